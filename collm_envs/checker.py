@@ -1,0 +1,3 @@
+"""placeholder"""
+from typing import Any
+def check_env(env: Any) -> Any: ...

@@ -1,0 +1,405 @@
+"""`CollabEnv`: PettingZoo's parallel API around three hooks.
+
+For task authors: subclass, write `begin`, `prompt` and `advance`, name the reward components, register. The
+base class keeps the books: the current task, the turn, the seeded generator, the joint history, the reward
+schedule, and who has ended. It knows nothing of tokens, models or learning.
+
+The hooks are pure: `advance` returns a new state and leaves the old one alone, which is what makes `clone`
+cheap and trees of episodes possible. `check_env` tests it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, ClassVar
+
+import numpy as np
+from pettingzoo import ParallelEnv
+
+from collm_envs.errors import CollmError, EnvFault, SettingError, suggest
+from collm_envs.history import cut_middle, entry
+from collm_envs.reward import RewardModel, Schedule, Score, Scorer
+from collm_envs.scripted import random_reply
+from collm_envs.spaces import UnicodeText
+from collm_envs.task import Row, RowFormat, Task, TaskSource, load_source
+
+FORMULAS = ("paper", "release")
+
+
+class CollabEnv(ParallelEnv[str, str, str]):
+    """A collaborative text task in which all agents reply at once and are paid one joint reward.
+
+    Subclasses set the class attributes and write the hooks `begin`, `prompt` and `advance`. A slow judge
+    (a sandbox) overrides `judge` to return a future; feedback that needs the score overrides `settle`.
+
+    Args:
+        num_agents: how many agents play; 1 is the single-agent form of the task.
+        num_turns: turn limit. The agents are told, so reaching it terminates the episode.
+        reward: schedule, one of `dense`, `sparse`, `final`, `outcome`, `delta` (see `reward.Schedule`).
+        gamma: discount for `reward="delta"` only.
+        formula: `paper` or `release` scoring, where the two differ.
+        feedback: what a later turn's observation says; one of `feedback_modes`.
+        success_at: fraction of the greatest score that counts as solved, where the env has no own predicate.
+        rewards: weight by component name; 0 leaves one out.
+        source: where tasks come from (see `task`).
+        split: which of them, such as `train[:1000]`.
+        render_mode: `ansi` (text) or `human` (printed), or None.
+        max_observation_chars: longer observations are cut in their middle and flagged in `infos`.
+        max_reply_chars: longer replies are cut at the end and flagged in `infos`.
+
+    Raises:
+        SettingError: for values out of range.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "name": "collab",
+        "render_modes": ["ansi", "human"],
+        "is_parallelizable": True,
+        "render_fps": 1,
+    }
+    env_id: str = "unregistered"
+    agent_counts: ClassVar[Sequence[int]] = (2,)
+    feedback_modes: ClassVar[Sequence[str]] = ("plain",)
+    row_formats: ClassVar[Sequence[RowFormat]] = ()
+    hub_dataset: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        *,
+        num_agents: int = 2,
+        num_turns: int = 1,
+        reward: str = "dense",
+        gamma: float | None = None,
+        formula: str = "paper",
+        feedback: str | None = None,
+        success_at: float = 0.95,
+        rewards: Mapping[str, float] | None = None,
+        source: str = "builtin",
+        split: str = "train",
+        render_mode: str | None = None,
+        max_observation_chars: int = 20_000,
+        max_reply_chars: int = 20_000,
+    ) -> None:
+        self._choose("num_agents", num_agents, tuple(self.agent_counts))
+        self._choose("formula", formula, FORMULAS)
+        self._choose("feedback", feedback or self.feedback_modes[0], tuple(self.feedback_modes))
+        self._choose("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        for name, value in (
+            ("num_turns", num_turns),
+            ("max_observation_chars", max_observation_chars),
+            ("max_reply_chars", max_reply_chars),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise SettingError(f"{name} must be a whole number >= 1, not {value!r}")
+        self.num_turns, self.formula = num_turns, formula
+        self.feedback = feedback or self.feedback_modes[0]
+        self.render_mode = render_mode
+        self.source, self.split = source, split
+        self.max_observation_chars, self.max_reply_chars = max_observation_chars, max_reply_chars
+        self.possible_agents = list(self.roles(num_agents))
+        self.agents: list[str] = []
+        self.reward_model = RewardModel(
+            self.components(), weights=rewards, success=self.success_rule(), success_at=success_at
+        )
+        self.schedule = Schedule(reward, self.reward_model.high, num_turns, gamma)
+        space = {a: UnicodeText(max_observation_chars) for a in self.possible_agents}
+        self.observation_spaces: dict[str, Any] = space
+        self.action_spaces: dict[str, Any] = {a: UnicodeText(max_reply_chars) for a in self.possible_agents}
+        self.np_random = np.random.default_rng()
+        self._tasks: TaskSource | None = None
+        self.task: Task | None = None
+        self.turn = 0
+        self._state: Any = None
+        self._history = ""
+        self._score: Score | None = None
+        self._pending: tuple[Any, Any, dict[str, str], dict[str, bool]] | None = None
+
+    def _choose(self, name: str, value: Any, options: tuple) -> None:
+        if value not in options:
+            raise SettingError(
+                f"{name}={value!r} is not offered by {self.env_id}{suggest(str(value), map(str, options))}"
+            )
+
+    # -- what a task author writes ---------------------------------------------------------------------------
+
+    def roles(self, num_agents: int) -> Sequence[str]:
+        """Agent names, roles with an index, such as `("summary_0", "detail_1")`."""
+        raise NotImplementedError("an environment names its agents in roles()")
+
+    def components(self) -> Sequence[Scorer]:
+        """The reward components in scoring order; may depend on `self.formula` and other settings."""
+        raise NotImplementedError("an environment names its reward components in components()")
+
+    def begin(self, task: Task, rng: np.random.Generator) -> Any:
+        """The state at the start of a task. All chance of the episode is drawn here."""
+        raise NotImplementedError("an environment starts a task in begin()")
+
+    def prompt(self, state: Any, agent: str) -> str:
+        """What one agent sees in a state: the task at turn 0, the feedback later. Pure."""
+        raise NotImplementedError("an environment writes its prompts in prompt()")
+
+    def advance(self, state: Any, actions: Mapping[str, str]) -> tuple[Any, Any]:
+        """Apply the joint action; returns the new state and the outcome to be judged. Pure and fast."""
+        raise NotImplementedError("an environment plays a turn in advance()")
+
+    def judge(self, outcome: Any) -> Score | Future[Score]:
+        """Score an outcome; a slow judge returns a future."""
+        return self.reward_model(outcome)
+
+    def settle(self, state: Any, outcome: Any, score: Score) -> Any:
+        """Fold a turn's score into the state, for feedback that mentions it. Pure."""
+        return state
+
+    def success_rule(self) -> Callable[[Any, float, Mapping[str, float]], bool] | None:
+        """Predicate `(outcome, total, parts)` for success; None means a fraction of the greatest score."""
+        return None
+
+    def builtin_rows(self, split: str) -> Sequence[Row]:
+        """Rows of the environment's own data for a split name."""
+        raise SettingError(f"{self.env_id} has no built-in tasks; name a file or hub:owner/name")
+
+    def novice(self, state: Any, agent: str, rng: np.random.Generator) -> str:
+        """A weak scripted reply in a state, for baselines and warm starts."""
+        raise NotImplementedError(f"{self.env_id} has no novice agent")
+
+    def oracle(self, state: Any, agent: str, rng: np.random.Generator) -> str:
+        """A scripted reply that reaches the greatest score when all agents use it."""
+        raise NotImplementedError(f"{self.env_id} has no oracle agent")
+
+    # -- PettingZoo ------------------------------------------------------------------------------------------
+
+    def observation_space(self, agent: str) -> UnicodeText:
+        """The agent's observation space: the same object at every call."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> UnicodeText:
+        """The agent's action space: the same object at every call."""
+        return self.action_spaces[agent]
+
+    @property
+    def tasks(self) -> TaskSource:
+        """The tasks of `source` and `split`, opened at first use."""
+        if self._tasks is None:
+            self._tasks = load_source(
+                self.source, self.split, self.row_formats, builtin=self.builtin_rows, hub=self.hub_dataset
+            )
+        return self._tasks
+
+    @property
+    def high(self) -> float:
+        """Greatest score of a turn."""
+        return self.reward_model.high
+
+    @property
+    def low(self) -> float:
+        """Least score of a turn."""
+        return self.reward_model.low
+
+    def reset(
+        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, str], dict[str, dict]]:
+        """Start an episode.
+
+        Args:
+            seed: reseeds the environment's own generator; None goes on with it.
+            options: `{"task": Task | int}` picks the task, else one is drawn. Other keys are left to wrappers.
+
+        Returns:
+            Observations and infos by agent; an info holds `task_id` and `turn`.
+        """
+        if seed is not None:
+            self.np_random = np.random.default_rng(seed)
+        chosen = (options or {}).get("task")
+        if chosen is None:
+            chosen = int(self.np_random.integers(len(self.tasks)))
+        self.task = chosen if isinstance(chosen, Task) else self.tasks[int(chosen)]
+        self.turn, self._history, self._score, self._pending = 0, "", None, None
+        self.agents = list(self.possible_agents)
+        self._state = self._hook("begin", self.begin, self.task, self.np_random)
+        observations, cut = self._observe()
+        infos = {a: {"task_id": self.task.id, "turn": 0, "observation_cut": cut[a]} for a in self.agents}
+        return observations, infos
+
+    def step(self, actions: Mapping[str, str]) -> tuple[dict, dict, dict, dict, dict]:
+        """Play one turn; see `submit` and `resolve`, which it joins.
+
+        Args:
+            actions: the reply of every live agent.
+
+        Returns:
+            Observations, rewards, terminations, truncations and infos by agent.
+        """
+        return self.resolve(self.submit(actions))
+
+    def submit(self, actions: Mapping[str, str]) -> Score | Future[Score]:
+        """First half of a step: apply the joint action and hand the outcome to the judge.
+
+        Returns:
+            The score, or a future of it, to be passed to `resolve`.
+        """
+        if not self.agents or self._pending is not None:
+            why = "a turn is being judged" if self._pending else "the episode has ended or never began; call reset"
+            raise EnvFault(why, env_id=self.env_id, task_id=self.task and self.task.id, turn=self.turn)
+        replies, cut = self._read_replies(actions)
+        state, outcome = self._hook("advance", self.advance, self._state, replies)
+        judged = self._hook("judge", self.judge, outcome)
+        self._pending = (state, outcome, replies, cut)
+        return judged
+
+    def resolve(self, judged: Score | Future[Score]) -> tuple[dict, dict, dict, dict, dict]:
+        """Second half of a step: wait for the score if need be, pay the reward, observe the new state.
+
+        Raises:
+            EnvFault: when the judge failed or its score is out of range. The episode is then over for good:
+                a fault is never scored.
+        """
+        if self._pending is None:
+            raise EnvFault("resolve() without submit()", env_id=self.env_id, turn=self.turn)
+        state, outcome, replies, cut = self._pending
+        score = self._hook("judge", judged.result) if isinstance(judged, Future) else judged
+        self._check_score(score)
+        self._pending = None
+        self._state = self._hook("settle", self.settle, state, outcome, score)
+        for agent in self.agents:
+            self._history += entry(agent, self.turn, "says", replies[agent])
+        previous = self._score.total if self._score else 0.0
+        self._score = score
+        self.turn += 1
+        over = score.success or self.turn >= self.num_turns
+        reward = self.schedule.pay(score.total, previous, last=over, success=score.success)
+        live = self.agents
+        if over:
+            self.agents = []
+            observations, seen_cut = dict.fromkeys(live, ""), dict.fromkeys(live, False)
+        else:
+            observations, seen_cut = self._observe()
+        infos = {
+            a: {
+                "task_id": self.task.id if self.task else None,
+                "turn": self.turn,
+                "score": score.total,
+                "success": score.success,
+                "reward_parts": dict(score.parts),
+                "reply_cut": cut[a],
+                "observation_cut": seen_cut[a],
+            }
+            for a in live
+        }
+        ended, never = dict.fromkeys(live, over), dict.fromkeys(live, False)
+        return observations, dict.fromkeys(live, reward), ended, never, infos
+
+    def state(self) -> str:  # type: ignore[override]  # PettingZoo types it as an array; ours is text
+        """The joint history so far: every observation and reply in order, labelled by role. Append-only."""
+        return self._history
+
+    def global_info(self) -> dict[str, float]:
+        """What a critic may be told beside the history (the paper's m_t, section 5).
+
+        Returns:
+            `turn` and `horizon` in turns, `score` (the last one, 0 before any) and `high`.
+        """
+        score = self._score.total if self._score else 0.0
+        return {"turn": self.turn, "horizon": self.num_turns, "score": score, "high": self.high}
+
+    def clone(self) -> CollabEnv:
+        """An independent copy at the same point of the episode, generator included.
+
+        States are shared, since hooks do not change them; spaces are the clone's own.
+        """
+        if self._pending is not None:
+            raise EnvFault("clone() while a turn is being judged", env_id=self.env_id, turn=self.turn)
+        twin = copy.copy(self)
+        twin.agents = list(self.agents)
+        twin.possible_agents = list(self.possible_agents)
+        twin.np_random = copy.deepcopy(self.np_random)
+        twin.observation_spaces = copy.deepcopy(self.observation_spaces)
+        twin.action_spaces = copy.deepcopy(self.action_spaces)
+        return twin
+
+    def scripted(self, kind: str, agent: str, rng: np.random.Generator) -> str:
+        """The reply of a scripted agent at this point.
+
+        Args:
+            kind: `random`, `novice` or `oracle`.
+            agent: who replies.
+            rng: the script's own generator.
+        """
+        if kind == "random":
+            return random_reply(self.prompt(self._state, agent), rng)
+        script = {"novice": self.novice, "oracle": self.oracle}.get(kind)
+        if script is None:
+            raise SettingError(f"unknown scripted agent {kind!r}{suggest(kind, ('random', 'novice', 'oracle'))}")
+        return self._hook(kind, script, self._state, agent, rng, agent=agent)
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The joint history as text: returned in `ansi` mode, printed in `human` mode."""
+        if self.render_mode is None:
+            return None
+        text = self._history
+        if self._score is not None:
+            parts = ", ".join(f"{name} {value:.2f}" for name, value in self._score.parts.items())
+            text += f"score {self._score.total:.2f} of {self.high:.2f} ({parts})\n"
+        if self.render_mode == "ansi":
+            return text
+        print(text)  # noqa: T201  # what `human` means
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tasks": None}  # the source is opened again where it is needed
+
+    # -- bookkeeping -----------------------------------------------------------------------------------------
+
+    def _observe(self) -> tuple[dict[str, str], dict[str, bool]]:
+        observations, cut = {}, {}
+        for agent in self.agents:
+            text = self._hook("prompt", self.prompt, self._state, agent, agent=agent)
+            if not isinstance(text, str):
+                raise self._fault("prompt", TypeError(f"returned {type(text).__name__}, not str"), agent)
+            text = _encodable(text)
+            observations[agent] = cut_middle(text, self.max_observation_chars)
+            cut[agent] = observations[agent] != text
+            self._history += entry(agent, self.turn, "sees", observations[agent])
+        return observations, cut
+
+    def _read_replies(self, actions: Mapping[str, str]) -> tuple[dict[str, str], dict[str, bool]]:
+        unknown = [name for name in actions if name not in self.possible_agents]
+        if unknown:
+            raise SettingError(f"{self.env_id} has no agent {unknown[0]!r}{suggest(unknown[0], self.possible_agents)}")
+        replies, cut = {}, {}
+        for agent in self.agents:
+            text = actions.get(agent)
+            if not isinstance(text, str):
+                what = "gave no reply" if text is None else f"replied with {type(text).__name__}, not str"
+                raise EnvFault(what, env_id=self.env_id, task_id=self._task_id(), turn=self.turn, agent=agent)
+            replies[agent] = _encodable(text[: self.max_reply_chars])
+            cut[agent] = len(text) > self.max_reply_chars
+        return replies, cut
+
+    def _check_score(self, score: Score) -> None:
+        if not isinstance(score, Score):
+            raise self._fault("judge", TypeError(f"gave {type(score).__name__}, not Score"))
+        if not math.isfinite(score.total) or not self.low - 1e-6 <= score.total <= self.high + 1e-6:
+            raise self._fault("judge", ValueError(f"score {score.total} outside [{self.low:.4g}, {self.high:.4g}]"))
+
+    def _task_id(self) -> str | None:
+        return self.task.id if self.task else None
+
+    def _fault(self, where: str, error: BaseException, agent: str | None = None) -> EnvFault:
+        what = f"{where}() raised {type(error).__name__}: {error}"
+        return EnvFault(what, env_id=self.env_id, task_id=self._task_id(), turn=self.turn, agent=agent)
+
+    def _hook(self, name: str, hook: Callable, *args: Any, agent: str | None = None) -> Any:
+        try:
+            return hook(*args)
+        except CollmError:
+            raise
+        except Exception as error:
+            raise self._fault(name, error, agent) from error
+
+
+def _encodable(text: str) -> str:
+    """The text with lone surrogates replaced, so that files, tokenizers and data sets accept it."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,75 @@
+"""The errors a user of environments can meet, each with one clear line.
+
+Two families: *bad input* (`InputError`: an unknown id, a wrong setting, a bad data row), which the command
+line reports as one line with exit code 2, and *faults* (`EnvFault`: an environment, scorer or data set that
+broke while running). A poor reply of an agent is neither: it is a normal outcome and is scored.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CollmError(Exception):
+    """Base class of every error raised on purpose by the two packages."""
+
+
+class InputError(CollmError, ValueError):
+    """Something the user wrote cannot be used; the message says what, where and what would do."""
+
+
+class UnknownEnvError(InputError):
+    """No environment is registered under this id."""
+
+
+class SettingError(InputError):
+    """A setting is unknown, has the wrong type or is out of range."""
+
+
+class DataError(InputError):
+    """A task file or data set cannot be read; the message names file, row and field."""
+
+
+class EnvFault(CollmError, RuntimeError):
+    """An environment, scorer or task broke while running. Never scored as zero.
+
+    Attributes:
+        env_id: id of the environment.
+        task_id: id of the task played, or None before the first reset.
+        turn: turn at which it broke, from 0.
+        agent: the agent concerned, or None where all are.
+    """
+
+    def __init__(
+        self, what: str, *, env_id: str, task_id: str | None = None, turn: int = 0, agent: str | None = None
+    ) -> None:
+        self.what, self.env_id, self.task_id, self.turn, self.agent = what, env_id, task_id, turn, agent
+        who = f", agent {agent}" if agent else ""
+        super().__init__(f"{env_id}, task {task_id!r}, turn {turn}{who}: {what}")
+
+    def __reduce__(self) -> tuple:
+        return (_rebuild_fault, (self.what, self.env_id, self.task_id, self.turn, self.agent))
+
+
+def _rebuild_fault(what: str, env_id: str, task_id: str | None, turn: int, agent: str | None) -> EnvFault:
+    return EnvFault(what, env_id=env_id, task_id=task_id, turn=turn, agent=agent)
+
+
+def suggest(word: str, options: Iterable[str]) -> str:
+    """The tail of an error message: the nearest known names, or all of them where they are few.
+
+    Args:
+        word: what the user wrote.
+        options: the names that would have been accepted.
+
+    Returns:
+        Text such as "; did you mean 'writing/tldr-v0'?", or "" where nothing is near and there are many.
+    """
+    known = sorted({str(option) for option in options})
+    near = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
+    if near:
+        return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
+    if 0 < len(known) <= 12:
+        return "; known: " + ", ".join(known)
+    return ""

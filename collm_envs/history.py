@@ -1,0 +1,40 @@
+"""How a history of observations and replies is written down: one labelled entry after another.
+
+Used for `CollabEnv.state()` (every agent's entries, what a centralised critic reads) and for an agent's own
+history (its entries alone, what a decentralised critic reads). Entries are only ever appended, so a critic can
+tokenise what is new and keep the rest.
+"""
+
+from __future__ import annotations
+
+
+def label(agent: str, turn: int, kind: str) -> str:
+    """The line that opens an entry of a history: who, when, and whether they see or say what follows."""
+    return f"@{agent} turn {turn + 1} {kind}:\n"
+
+
+def entry(agent: str, turn: int, kind: str, text: str) -> str:
+    """One labelled entry of a history, ending in a newline.
+
+    A line of `text` that starts with "@" is indented by one space, so that no text can forge an entry.
+
+    Args:
+        agent: whose entry it is.
+        turn: turn index from 0.
+        kind: "sees" or "says".
+        text: the observation or the reply.
+    """
+    safe = text.replace("\n@", "\n @")
+    return label(agent, turn, kind) + (" " + safe if safe.startswith("@") else safe) + "\n"
+
+
+def cut_middle(text: str, limit: int) -> str:
+    """At most `limit` characters of a text: its beginning and its end, with a mark between."""
+    if len(text) <= limit:
+        return text
+    mark = "\n[...]\n"
+    if limit <= len(mark):
+        return text[:limit]
+    head = (limit - len(mark) + 1) // 2
+    tail = limit - len(mark) - head
+    return text[:head] + mark + (text[-tail:] if tail else "")

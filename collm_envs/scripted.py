@@ -1,0 +1,63 @@
+"""Scripted agents: who they are, and whole episodes played by them.
+
+`random` works everywhere; `novice` and `oracle` are written by each environment (see `CollabEnv`). They give
+the floor, the weak start and the ceiling that learned agents are compared with, and need no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collm_envs.env import CollabEnv
+    from collm_envs.task import Task
+
+KINDS = ("random", "novice", "oracle")
+
+
+def random_reply(observation: str, rng: np.random.Generator) -> str:
+    """Up to twelve words drawn from the observation: plausible noise for any text task."""
+    words = observation.split() or ["word"]
+    return " ".join(str(word) for word in rng.choice(words, size=int(rng.integers(0, 13))))
+
+
+def play_scripted(
+    env: CollabEnv, kinds: str | Mapping[str, str], tasks: Sequence[Task], *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Play whole episodes with scripted agents.
+
+    Args:
+        env: the environment.
+        kinds: one kind for all agents, or a kind by agent.
+        tasks: one episode is played for each.
+        seed: seed of the scripts and of the environment's resets.
+
+    Returns:
+        One record per episode: `task_id`, `score` (of the last turn), `success`, `turns`, `return` (the sum of
+        rewards), `parts`.
+    """
+    by_agent = dict.fromkeys(env.possible_agents, kinds) if isinstance(kinds, str) else dict(kinds)
+    records = []
+    for number, task in enumerate(tasks):
+        rng = np.random.default_rng([seed, number])
+        env.reset(seed=int(rng.integers(2**31)), options={"task": task})
+        total, info = 0.0, {}
+        while env.agents:
+            actions = {a: env.scripted(by_agent[a], a, rng) for a in env.agents}
+            _, rewards, _, _, infos = env.step(actions)
+            info = next(iter(infos.values()))
+            total += next(iter(rewards.values()))
+        records.append(
+            {
+                "task_id": task.id,
+                "score": info["score"],
+                "success": info["success"],
+                "turns": info["turn"],
+                "return": total,
+                "parts": info["reward_parts"],
+            }
+        )
+    return records

@@ -1,0 +1,339 @@
+"""Tasks and where they come from: built-in rows, files, or a hub data set.
+
+A `Task` is a frozen record. `public` may be shown to agents; `hidden` (tests, references) never is. A
+`TaskSource` is a lazy, sliceable sequence of tasks. Every row is checked against the environment's row
+formats when it is read, so a bad row is an error that names file, row and field, never a silent skip.
+
+Sources: `"builtin"`; a file (`.jsonl`, `.json`, `.csv`, `.parquet`, the first three also `.gz`); several files
+by split, `"train=a.jsonl,test=b.jsonl"`; `"hub"` for the environment's own hub data set, or `"hub:owner/name"`.
+Splits: a name with an optional slice, such as `train[:1000]`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from collm_envs.errors import DataError, SettingError, suggest
+
+Row = Mapping[str, Any]
+
+
+class FrozenDict(dict):
+    """A dict that refuses changes; picklable and comparable like any dict."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a task's fields cannot be changed")
+
+    __setitem__ = __delitem__ = _refuse
+    clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple:
+        return (FrozenDict, (dict(self),))
+
+    def __copy__(self) -> FrozenDict:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> FrozenDict:
+        return self
+
+
+def freeze(value: Any) -> Any:
+    """A copy of plain data in which dicts are `FrozenDict` and lists are tuples, at every depth."""
+    if isinstance(value, Mapping):
+        return FrozenDict({key: freeze(item) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return tuple(freeze(item) for item in value)
+    return value
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem to be solved together.
+
+    Attributes:
+        id: unique within its source; part of every error, log line and random key.
+        public: what prompts may show.
+        hidden: what only scorers may read.
+    """
+
+    id: str
+    public: Mapping[str, Any]
+    hidden: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "public", freeze(self.public))
+        object.__setattr__(self, "hidden", freeze(self.hidden))
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """One accepted layout of a data row.
+
+    Attributes:
+        columns: required column -> `str`, `int`, `float`, or `list` (of strings).
+        build: turns a checked row into `(public, hidden)`.
+        id_column: column that names the task; the row number is used where it is absent.
+    """
+
+    columns: Mapping[str, type]
+    build: Callable[[Row], tuple[Mapping[str, Any], Mapping[str, Any]]]
+    id_column: str | None = None
+
+
+class TaskSource(Sequence[Task]):
+    """A lazy sequence of tasks; slices and shuffles are views.
+
+    Args:
+        load: gives the task at an index of the underlying data.
+        indices: which tasks, in which order.
+        name: where they come from, for messages.
+    """
+
+    def __init__(self, load: Callable[[int], Task], indices: Sequence[int], name: str) -> None:
+        self._load, self._indices, self.name = load, indices, name
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task], name: str = "builtin") -> TaskSource:
+        """A source over tasks that exist already."""
+        kept = tuple(tasks)
+        return cls(kept.__getitem__, range(len(kept)), name)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> TaskSource: ...
+    def __getitem__(self, index: int | slice) -> Task | TaskSource:
+        """The task at a position, or a view of a slice."""
+        if isinstance(index, slice):
+            return TaskSource(self._load, self._indices[index], self.name)
+        return self._load(int(self._indices[index]))
+
+    def __iter__(self) -> Iterator[Task]:
+        return (self[i] for i in range(len(self)))
+
+    def shuffle(self, seed: int) -> TaskSource:
+        """A view in random order; equal seeds give equal orders."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        return TaskSource(self._load, [int(self._indices[i]) for i in order], self.name)
+
+
+_SPLIT = re.compile(r"^(?P<name>[A-Za-z_][\w-]*)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?$")
+
+
+def parse_split(split: str) -> tuple[str, slice]:
+    """Read a split such as `train`, `test[1000:1100]` or `train[:1000]`.
+
+    Returns:
+        The split's name and the slice of it.
+    """
+    match = _SPLIT.match(split) if isinstance(split, str) else None
+    if match is None:
+        raise SettingError(f"split {split!r} is not a name with an optional slice, such as train[:1000]")
+    start, stop = (int(match[key]) if match[key] else None for key in ("start", "stop"))
+    return match["name"], slice(start, stop)
+
+
+def load_source(
+    source: str,
+    split: str,
+    formats: Sequence[RowFormat],
+    *,
+    builtin: Callable[[str], Sequence[Row]] | None = None,
+    hub: str | None = None,
+) -> TaskSource:
+    """Open a source and check its rows.
+
+    Args:
+        source: see the module's docstring.
+        split: name and slice. One file has the splits `all`, `train` and `test`: the last tenth of its rows
+            (at least one) is `test`, the rest `train`.
+        formats: accepted row layouts; the first whose columns the first row has is used for all.
+        builtin: rows of the environment's own data, by split name.
+        hub: the environment's default hub data set.
+
+    Raises:
+        DataError: file, row and field of what is wrong.
+        SettingError: for a split or source that does not exist.
+    """
+    name, part = parse_split(split)
+    if source == "builtin":
+        if builtin is None:
+            raise SettingError("this environment has no built-in tasks; name a file or hub:owner/name")
+        rows: Sequence[Row] = builtin(name)
+        label, held = f"builtin:{name}", range(len(rows))
+    elif source == "hub" or source.startswith("hub:"):
+        target = source.partition(":")[2] or hub
+        if not target:
+            raise SettingError("this environment has no hub data set of its own; name one as hub:owner/name")
+        rows = _hub_rows(target, name)
+        label, held = f"hub:{target}:{name}", range(len(rows))
+    else:
+        rows, label, held = _file_rows(source, name)
+    if not len(rows):
+        raise DataError(f"{label}: no rows")
+    if not held[part]:
+        raise DataError(f"{label}: split {split!r} is empty; {name!r} has {len(held)} rows")
+    layout = _choose_format(rows[0], formats, label)
+    return TaskSource(_RowLoader(rows, layout, label), held[part], label)
+
+
+@dataclass(frozen=True)
+class _RowLoader:
+    """Row index -> checked task; a class rather than a closure, so that sources can be pickled."""
+
+    rows: Sequence[Row]
+    layout: RowFormat
+    label: str
+
+    def __call__(self, index: int) -> Task:
+        return _to_task(self.rows[index], index, self.layout, self.label)
+
+
+def _choose_format(row: Row, formats: Sequence[RowFormat], label: str) -> RowFormat:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{label}, row 1: expected an object with named fields, found {type(row).__name__}")
+    for layout in formats:
+        if set(layout.columns) <= set(row):
+            return layout
+    wanted = " or ".join("{" + ", ".join(f.columns) + "}" for f in formats)
+    raise DataError(f"{label}, row 1: needs the fields {wanted}; found {{{', '.join(map(str, row))}}}")
+
+
+def _to_task(row: Row, index: int, layout: RowFormat, label: str) -> Task:
+    where = f"{label}, row {index + 1}"
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where}: expected an object with named fields, found {type(row).__name__}")
+    for column, kind in layout.columns.items():
+        if row.get(column) is None:
+            raise DataError(f"{where}, field {column!r}: missing")
+        value = row[column]
+        strings = kind is list and isinstance(value, (list, tuple, np.ndarray))
+        good = all(isinstance(v, str) for v in value) if strings else kind is not list and isinstance(value, kind)
+        if not good:
+            wanted = "a list of strings" if kind is list else kind.__name__
+            raise DataError(f"{where}, field {column!r}: expected {wanted}, found {type(value).__name__}")
+        if kind in (str, list) and not "".join(value).strip():
+            raise DataError(f"{where}, field {column!r}: empty")
+    public, hidden = layout.build(row)
+    named = row.get(layout.id_column) if layout.id_column else None
+    return Task(str(named) if named is not None else f"{Path(label).name}#{index}", public, hidden)
+
+
+def _hub_rows(target: str, split: str) -> Sequence[Row]:
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(f"hub:{target} needs the package datasets: pip install 'collm[data]'") from None
+    try:
+        return datasets.load_dataset(target, split=split)
+    except Exception as error:  # the hub's many failures (offline, gated, no such split) become one line
+        raise DataError(f"hub:{target}, split {split!r}: {type(error).__name__}: {error}") from error
+
+
+def _file_rows(source: str, split: str) -> tuple[Sequence[Row], str, range]:
+    """Rows of a file, its name, and which of the rows belong to the split."""
+    if "=" in source:
+        files = dict(item.split("=", 1) for item in source.split(",") if "=" in item)
+        if split not in files:
+            raise SettingError(f"source {source!r} names no file for the split {split!r}{suggest(split, files)}")
+        rows = read_rows(files[split])
+        return rows, files[split], range(len(rows))
+    if split not in ("all", "train", "test"):
+        raise SettingError(f"one file has the splits all, train and test, not {split!r}")
+    rows = read_rows(source)
+    if split == "all" or not rows:
+        return rows, source, range(len(rows))
+    if len(rows) < 2:
+        raise DataError(f"{source}: one row cannot be divided into train and test; use split='all'")
+    cut = len(rows) - max(1, len(rows) // 10)
+    return rows, source, range(cut) if split == "train" else range(cut, len(rows))
+
+
+def read_rows(path: str | Path) -> Sequence[Row]:
+    """Read all rows of a JSONL, JSON, CSV or Parquet file, gzipped or not.
+
+    Raises:
+        DataError: when the file is missing, of an unknown kind or cannot be parsed, with the row's number.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"no such file: {path} (for a hub data set write hub:owner/name)")
+    kinds = [suffix.lower() for suffix in path.suffixes]
+    zipped = bool(kinds) and kinds[-1] == ".gz"
+    kind = (kinds[:-1] if zipped else kinds)[-1:] or [""]
+    reader = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv}.get(kind[0])
+    if kind[0] == ".parquet" and not zipped:
+        return _read_parquet(path)
+    if reader is None:
+        raise DataError(f"{path}: unknown kind of file; known: .jsonl, .json, .csv (each also .gz), .parquet")
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if zipped else raw).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: {error}") from None
+    return reader(text, path)
+
+
+def _read_jsonl(text: str, path: Path) -> list[Row]:
+    rows = []
+    # Only "\n" ends a line: str.splitlines would also cut at U+2028, which is legal inside a JSON string.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise DataError(f"{path}, row {number}: not JSON ({error})") from None
+    return rows
+
+
+def _read_json(text: str, path: Path) -> list[Row]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: expected a list of rows, found {type(rows).__name__}")
+    return rows
+
+
+def _read_csv(text: str, path: Path) -> list[Row]:
+    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    rows = []
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise DataError(f"{path}, row {len(rows) + 1}: has not as many cells as the header")
+            rows.append(row)
+    except csv.Error as error:
+        raise DataError(f"{path}, row {len(rows) + 1}: {error}") from None
+    return rows
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{path}: Parquet needs the package pyarrow: pip install 'collm[data]'") from None
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: {error}") from None

@@ -1,0 +1,1 @@
+"""Writing: short texts whose length, vocabulary and style must fit together."""
