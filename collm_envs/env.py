@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from pettingzoo import ParallelEnv
 from collm_envs.errors import CollmError, EnvFault, SettingError, suggest
 from collm_envs.history import cut_middle, entry
 from collm_envs.reward import RewardModel, Schedule, Score, Scorer
-from collm_envs.scripted import random_reply
+from collm_envs.scripted import KINDS, random_reply
 from collm_envs.spaces import UnicodeText
 from collm_envs.task import Row, RowFormat, Task, TaskSource, load_source
 
@@ -54,7 +55,7 @@ class CollabEnv(ParallelEnv[str, str, str]):
         SettingError: for values out of range.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {
         "name": "collab",
         "render_modes": ["ansi", "human"],
         "is_parallelizable": True,
@@ -83,17 +84,18 @@ class CollabEnv(ParallelEnv[str, str, str]):
         max_observation_chars: int = 20_000,
         max_reply_chars: int = 20_000,
     ) -> None:
-        self._choose("num_agents", num_agents, tuple(self.agent_counts))
-        self._choose("formula", formula, FORMULAS)
-        self._choose("feedback", feedback or self.feedback_modes[0], tuple(self.feedback_modes))
-        self._choose("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         for name, value in (
+            ("num_agents", num_agents),
             ("num_turns", num_turns),
             ("max_observation_chars", max_observation_chars),
             ("max_reply_chars", max_reply_chars),
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise SettingError(f"{name} must be a whole number >= 1, not {value!r}")
+        self._choose("num_agents", num_agents, tuple(self.agent_counts))
+        self._choose("formula", formula, FORMULAS)
+        self._choose("feedback", feedback or self.feedback_modes[0], tuple(self.feedback_modes))
+        self._choose("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.num_turns, self.formula = num_turns, formula
         self.feedback = feedback or self.feedback_modes[0]
         self.render_mode = render_mode
@@ -205,20 +207,18 @@ class CollabEnv(ParallelEnv[str, str, str]):
 
         Args:
             seed: reseeds the environment's own generator; None goes on with it.
-            options: `{"task": Task | int}` picks the task, else one is drawn. Other keys are left to wrappers.
+            options: `{"task": Task | int}` picks the task, else one is drawn. Other keys are ignored.
 
         Returns:
             Observations and infos by agent; an info holds `task_id` and `turn`.
         """
         if seed is not None:
             self.np_random = np.random.default_rng(seed)
-        chosen = (options or {}).get("task")
-        if chosen is None:
-            chosen = int(self.np_random.integers(len(self.tasks)))
-        self.task = chosen if isinstance(chosen, Task) else self.tasks[int(chosen)]
-        self.turn, self._history, self._score, self._pending = 0, "", None, None
-        self.agents = list(self.possible_agents)
+        self.agents, self._pending = [], None  # nobody is live until the new episode has begun
+        self.task = self._pick_task((options or {}).get("task"))
+        self.turn, self._history, self._score = 0, "", None
         self._state = self._hook("begin", self.begin, self.task, self.np_random)
+        self.agents = list(self.possible_agents)
         observations, cut = self._observe()
         infos = {a: {"task_id": self.task.id, "turn": 0, "observation_cut": cut[a]} for a in self.agents}
         return observations, infos
@@ -241,11 +241,13 @@ class CollabEnv(ParallelEnv[str, str, str]):
             The score, or a future of it, to be passed to `resolve`.
         """
         if not self.agents or self._pending is not None:
-            why = "a turn is being judged" if self._pending else "the episode has ended or never began; call reset"
-            raise EnvFault(why, env_id=self.env_id, task_id=self.task and self.task.id, turn=self.turn)
+            idle = "the episode has ended or never began; call reset"
+            why = "a turn is being judged" if self._pending else idle
+            raise EnvFault(why, env_id=self.env_id, task_id=self._task_id(), turn=self.turn)
         replies, cut = self._read_replies(actions)
-        state, outcome = self._hook("advance", self.advance, self._state, replies)
-        judged = self._hook("judge", self.judge, outcome)
+        with self._over_on_fault():
+            state, outcome = self._hook("advance", self._advance, self._state, replies)
+            judged = self._hook("judge", self.judge, outcome)
         self._pending = (state, outcome, replies, cut)
         return judged
 
@@ -258,10 +260,20 @@ class CollabEnv(ParallelEnv[str, str, str]):
         """
         if self._pending is None:
             raise EnvFault("resolve() without submit()", env_id=self.env_id, turn=self.turn)
-        state, outcome, replies, cut = self._pending
+        pending, self._pending = self._pending, None
+        with self._over_on_fault():
+            return self._close_turn(judged, *pending)
+
+    def _close_turn(
+        self,
+        judged: Score | Future[Score],
+        state: Any,
+        outcome: Any,
+        replies: Mapping[str, str],
+        cut: Mapping[str, bool],
+    ) -> tuple[dict, dict, dict, dict, dict]:
         score = self._hook("judge", judged.result) if isinstance(judged, Future) else judged
         self._check_score(score)
-        self._pending = None
         self._state = self._hook("settle", self.settle, state, outcome, score)
         for agent in self.agents:
             self._history += entry(agent, self.turn, "says", replies[agent])
@@ -291,7 +303,7 @@ class CollabEnv(ParallelEnv[str, str, str]):
         ended, never = dict.fromkeys(live, over), dict.fromkeys(live, False)
         return observations, dict.fromkeys(live, reward), ended, never, infos
 
-    def state(self) -> str:  # type: ignore[override]  # PettingZoo types it as an array; ours is text
+    def state(self) -> str:  # PettingZoo types it as an array; ours is text
         """The joint history so far: every observation and reply in order, labelled by role. Append-only."""
         return self._history
 
@@ -312,6 +324,7 @@ class CollabEnv(ParallelEnv[str, str, str]):
         if self._pending is not None:
             raise EnvFault("clone() while a turn is being judged", env_id=self.env_id, turn=self.turn)
         twin = copy.copy(self)
+        twin._tasks = self._tasks
         twin.agents = list(self.agents)
         twin.possible_agents = list(self.possible_agents)
         twin.np_random = copy.deepcopy(self.np_random)
@@ -328,13 +341,13 @@ class CollabEnv(ParallelEnv[str, str, str]):
             rng: the script's own generator.
         """
         if kind == "random":
-            return random_reply(self.prompt(self._state, agent), rng)
+            return random_reply(self._hook("prompt", self.prompt, self._state, agent, agent=agent), rng)
         script = {"novice": self.novice, "oracle": self.oracle}.get(kind)
         if script is None:
-            raise SettingError(f"unknown scripted agent {kind!r}{suggest(kind, ('random', 'novice', 'oracle'))}")
+            raise SettingError(f"unknown scripted agent {kind!r}{suggest(kind, KINDS)}")
         return self._hook(kind, script, self._state, agent, rng, agent=agent)
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The joint history as text: returned in `ansi` mode, printed in `human` mode."""
         if self.render_mode is None:
             return None
@@ -364,10 +377,26 @@ class CollabEnv(ParallelEnv[str, str, str]):
             self._history += entry(agent, self.turn, "sees", observations[agent])
         return observations, cut
 
+    def _pick_task(self, chosen: Any) -> Task:
+        if chosen is None:
+            chosen = int(self.np_random.integers(len(self.tasks)))
+        if isinstance(chosen, Task):
+            return chosen
+        if not isinstance(chosen, (int, np.integer)) or isinstance(chosen, bool):
+            raise SettingError(f"options['task'] must be a Task or an index, not {chosen!r}")
+        if not -len(self.tasks) <= chosen < len(self.tasks):
+            raise SettingError(f"no task {chosen}: {self.tasks.name} has {len(self.tasks)} in {self.split!r}")
+        return self.tasks[int(chosen)]
+
+    def _advance(self, state: Any, replies: Mapping[str, str]) -> tuple[Any, Any]:
+        state, outcome = self.advance(state, replies)
+        return state, outcome
+
     def _read_replies(self, actions: Mapping[str, str]) -> tuple[dict[str, str], dict[str, bool]]:
         unknown = [name for name in actions if name not in self.possible_agents]
         if unknown:
-            raise SettingError(f"{self.env_id} has no agent {unknown[0]!r}{suggest(unknown[0], self.possible_agents)}")
+            hint = suggest(str(unknown[0]), self.possible_agents)
+            raise SettingError(f"{self.env_id} has no agent {unknown[0]!r}{hint}")
         replies, cut = {}, {}
         for agent in self.agents:
             text = actions.get(agent)
@@ -382,7 +411,16 @@ class CollabEnv(ParallelEnv[str, str, str]):
         if not isinstance(score, Score):
             raise self._fault("judge", TypeError(f"gave {type(score).__name__}, not Score"))
         if not math.isfinite(score.total) or not self.low - 1e-6 <= score.total <= self.high + 1e-6:
-            raise self._fault("judge", ValueError(f"score {score.total} outside [{self.low:.4g}, {self.high:.4g}]"))
+            wrong = ValueError(f"score {score.total} outside [{self.low:.4g}, {self.high:.4g}]")
+            raise self._fault("judge", wrong)
+
+    @contextmanager
+    def _over_on_fault(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.agents, self._pending = [], None
+            raise
 
     def _task_id(self) -> str | None:
         return self.task.id if self.task else None

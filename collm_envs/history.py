@@ -1,11 +1,15 @@
 """How a history of observations and replies is written down: one labelled entry after another.
 
-Used for `CollabEnv.state()` (every agent's entries, what a centralised critic reads) and for an agent's own
-history (its entries alone, what a decentralised critic reads). Entries are only ever appended, so a critic can
-tokenise what is new and keep the rest.
+Used for `CollabEnv.state()` (every agent's entries, what a centralised critic reads) and for an agent's
+own history (its entries alone, what a decentralised critic reads). Entries are only ever appended, so a
+critic can tokenise what is new and keep the rest.
 """
 
 from __future__ import annotations
+
+import re
+
+_AT_LINE_START = re.compile(r"(^|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])@")
 
 
 def label(agent: str, turn: int, kind: str) -> str:
@@ -16,7 +20,8 @@ def label(agent: str, turn: int, kind: str) -> str:
 def entry(agent: str, turn: int, kind: str, text: str) -> str:
     """One labelled entry of a history, ending in a newline.
 
-    A line of `text` that starts with "@" is indented by one space, so that no text can forge an entry.
+    A line of `text` that starts with "@" is indented by one space, so that no text can forge an entry; a line
+    ends wherever Unicode says so, not only at a newline.
 
     Args:
         agent: whose entry it is.
@@ -24,8 +29,7 @@ def entry(agent: str, turn: int, kind: str, text: str) -> str:
         kind: "sees" or "says".
         text: the observation or the reply.
     """
-    safe = text.replace("\n@", "\n @")
-    return label(agent, turn, kind) + (" " + safe if safe.startswith("@") else safe) + "\n"
+    return label(agent, turn, kind) + _AT_LINE_START.sub(r"\1 @", text) + "\n"
 
 
 def cut_middle(text: str, limit: int) -> str:

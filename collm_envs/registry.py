@@ -2,8 +2,9 @@
 
 `@register("writing/mine-v0")` puts a class into PettingZoo's parallel registry, so
 `pettingzoo.make("parallel", "writing/mine-v0")` works too. What is added: typed errors with suggestions, a
-`-sparse` twin, `"module:Class"` names, vector environments, and installed packages that publish tasks through
-the entry-point group `collm.envs` (entry name = id, value = `module:Class`), which are imported only when used.
+`-sparse` twin, `"module:Class"` names, vector environments, and installed packages that publish tasks
+through the entry-point group `collm.envs` (entry name = id, value = `module:Class`), which are imported
+only when used.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -24,7 +26,7 @@ from collm_envs.errors import InputError, SettingError, UnknownEnvError, suggest
 from collm_envs.vector import VecEnv
 
 ENTRY_POINT_GROUP = "collm.envs"
-_ID = re.compile(r"^[a-z][a-z0-9_]*/[a-z0-9][a-z0-9_-]*-v\d+$")
+_ID = re.compile(r"[a-z][a-z0-9_]*/[a-z0-9][a-z0-9_-]*-v\d+")
 C = TypeVar("C", bound=type[CollabEnv])
 
 
@@ -86,12 +88,24 @@ def register(id: str, *, sparse: bool = True, **kwargs: Any) -> Callable[[C], C]
 
 
 def _add(spec: EnvSpec) -> None:
-    if not _ID.match(spec.id):
+    if not isinstance(spec.id, str) or not _ID.fullmatch(spec.id):
         raise InputError(f"environment id {spec.id!r} does not read domain/name-vN in lower case")
-    if spec.id in parallel_registry:
-        raise InputError(f"environment id {spec.id!r} is taken")
+    known = _SPECS.get(spec.id)
+    if known and _target_name(known) == _target_name(spec):
+        _SPECS[spec.id] = (
+            spec  # a plug-in's module registering itself as it is imported, or a reloaded module
+        )
+        return
+    if known or spec.id in parallel_registry:
+        owner = f" by {_target_name(known)}" if known else ""
+        raise InputError(f"environment id {spec.id!r} is taken{owner}")
     _SPECS[spec.id] = spec
     pettingzoo.register("parallel", spec.id, entry_point=_Builder(spec.id))
+
+
+def _target_name(spec: EnvSpec) -> str:
+    target = spec.target
+    return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,7 @@ class _Builder:
 
 def _build(spec: EnvSpec, kwargs: Mapping[str, Any]) -> CollabEnv:
     cls = spec.env_class
+    spec = _SPECS.get(spec.id, spec)  # importing a plug-in's module may have registered the id in full
     known = env_settings(cls)
     for key in kwargs:
         if key not in known:
@@ -116,10 +131,21 @@ def _build(spec: EnvSpec, kwargs: Mapping[str, Any]) -> CollabEnv:
 
 
 def load_plugins() -> None:
-    """Register what installed packages publish in the entry-point group `collm.envs`; imports none of them."""
+    """Register what installed packages publish in the entry-point group `collm.envs`; imports none of them.
+
+    An entry that cannot be registered (a malformed id, one that is taken) is left out with a warning: one bad
+    package must not break the others.
+    """
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name not in _SPECS:
-            _add(EnvSpec(point.name, point.value, {}, f"from {point.dist.name if point.dist else point.value}"))
+        target = f"{point.module}:{point.attr}"
+        source = point.dist.name if point.dist else target
+        known = _SPECS.get(point.name)
+        if known and _target_name(known) == target:
+            continue
+        try:
+            _add(EnvSpec(point.name, target, {}, f"from {source}"))
+        except InputError as error:
+            warnings.warn(f"package {source}: {error}; left out", RuntimeWarning, stacklevel=2)
 
 
 def env_settings(cls: type[CollabEnv]) -> dict[str, inspect.Parameter]:
@@ -131,7 +157,10 @@ def env_settings(cls: type[CollabEnv]) -> dict[str, inspect.Parameter]:
             continue
         parameters = inspect.signature(init).parameters.values()
         for parameter in parameters:
-            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD) and parameter.name != "self":
+            if (
+                parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+                and parameter.name != "self"
+            ):
                 found.setdefault(parameter.name, parameter)
         if base is CollabEnv or not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
@@ -144,6 +173,8 @@ def spec(id: str) -> EnvSpec:
     Raises:
         UnknownEnvError: with the nearest names.
     """
+    if not isinstance(id, str):
+        raise UnknownEnvError(f"an environment id is a string such as 'debug/echo-v0', not {id!r}")
     if id in _SPECS:
         return _SPECS[id]
     if ":" in id:
@@ -159,16 +190,20 @@ def _import_class(name: str) -> type[CollabEnv]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise UnknownEnvError(f"environment {name!r}: there is no module {error.name!r} to import") from None
+            raise UnknownEnvError(
+                f"environment {name!r}: there is no module {error.name!r} to import"
+            ) from None
         raise UnknownEnvError(f"environment {name!r}: importing {module_name} failed: {error}") from error
-    except Exception as error:  # a plug-in's import can fail in any way
+    except (Exception, SystemExit) as error:  # a plug-in's import can fail in any way
         raise UnknownEnvError(
             f"environment {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
         ) from error
     cls = getattr(module, attribute, None)
     if not (isinstance(cls, type) and issubclass(cls, CollabEnv)):
         classes = [k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, CollabEnv)]
-        raise UnknownEnvError(f"{module_name} has no CollabEnv class {attribute!r}{suggest(attribute, classes)}")
+        raise UnknownEnvError(
+            f"{module_name} has no CollabEnv class {attribute!r}{suggest(attribute, classes)}"
+        )
     if "env_id" not in cls.__dict__:
         cls.env_id = name
     return cls

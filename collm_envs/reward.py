@@ -78,18 +78,22 @@ class RewardModel:
         success: Callable[[Any, float, Mapping[str, float]], bool] | None = None,
         success_at: float = 0.95,
     ) -> None:
-        self.components = tuple(components)
+        self.components: tuple[Any, ...] = tuple(components)
         self.names = tuple(_declared(scorer, "component_name") for scorer in self.components)
         if len(set(self.names)) != len(self.names):
             raise SettingError(f"two reward components share a name: {', '.join(self.names)}")
         self.weights = dict.fromkeys(self.names, 1.0)
+        if not isinstance(weights or {}, Mapping):
+            raise SettingError(f"rewards must give a weight by component name, not {weights!r}")
         for name, weight in (weights or {}).items():
             if name not in self.weights:
-                raise SettingError(f"unknown reward component {name!r}{suggest(name, self.names)}")
-            if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
-                raise SettingError(f"weight of reward component {name!r} must be a number >= 0, not {weight!r}")
+                raise SettingError(f"unknown reward component {name!r}{suggest(str(name), self.names)}")
+            if not _is_number(weight) or not math.isfinite(weight) or weight < 0:
+                raise SettingError(
+                    f"weight of reward component {name!r} must be a number >= 0, not {weight!r}"
+                )
             self.weights[name] = float(weight)
-        if not 0 < success_at <= 1:
+        if not _is_number(success_at) or not 0 < success_at <= 1:
             raise SettingError(f"success_at must lie in (0, 1], not {success_at!r}")
         self.success_at = success_at
         self._success = success
@@ -97,20 +101,29 @@ class RewardModel:
     @property
     def high(self) -> float:
         """Greatest score that the components can add up to."""
-        return sum(self.weights[name] * c.high for name, c in zip(self.names, self.components, strict=True))
+        return self._range()[1]
 
     @property
     def low(self) -> float:
         """Least score: gates stop early, so a prefix of the components may be all that counts."""
-        total = 0.0
-        stops = []
+        return self._range()[0]
+
+    def _range(self) -> tuple[float, float]:
+        low = high = 0.0
+        ends = []
         for name, scorer in zip(self.names, self.components, strict=True):
-            low = self.weights[name] * scorer.low
-            if scorer.gate and self.weights[name]:
-                stops.append(total + min(low, 0.0))
-                low = max(low, 0.0)
-            total += low
-        return min([*stops, total])
+            weight = self.weights[name]
+            least, most = weight * scorer.low, weight * scorer.high
+            if scorer.gate and weight:
+                if least <= 0:  # the gate can close: the score then ends here
+                    ends.append((low + least, high + min(most, 0.0)))
+                if most <= 0:  # and can do nothing else
+                    break
+                least = max(least, 0.0)
+            low, high = low + least, high + most
+        else:
+            ends.append((low, high))
+        return min(end[0] for end in ends), max(end[1] for end in ends)
 
     def __call__(self, outcome: Any) -> Score:
         """Score an outcome.
@@ -131,9 +144,8 @@ class RewardModel:
                 continue
             value = float(scorer(outcome))
             if not scorer.low - 1e-9 <= value <= scorer.high + 1e-9:
-                raise ValueError(
-                    f"reward component {name!r} returned {value}, outside its range [{scorer.low}, {scorer.high}]"
-                )
+                wanted = f"[{scorer.low}, {scorer.high}]"
+                raise ValueError(f"reward component {name!r} returned {value}, outside its range {wanted}")
             parts[name] = weight * value
             if scorer.gate and value <= 0:
                 break
@@ -145,11 +157,17 @@ class RewardModel:
         return Score(total, parts, success)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _declared(scorer: Any, attribute: str) -> Any:
     try:
         return getattr(scorer, attribute)
     except AttributeError:
-        raise SettingError(f"{scorer!r} is not a reward component; declare it with @component(name, low, high)") from None
+        raise SettingError(
+            f"{scorer!r} is not a reward component; declare it with @component(name, low, high)"
+        ) from None
 
 
 SCHEDULES = ("dense", "sparse", "final", "outcome", "delta")
@@ -177,8 +195,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.kind not in SCHEDULES:
-            raise SettingError(f"unknown reward schedule {self.kind!r}{suggest(self.kind, SCHEDULES)}")
-        if self.kind == "delta" and (self.gamma is None or not 0 < self.gamma <= 1):
+            raise SettingError(f"unknown reward schedule {self.kind!r}{suggest(str(self.kind), SCHEDULES)}")
+        if self.kind == "delta" and not (_is_number(self.gamma) and 0 < float(self.gamma or 0) <= 1):
             raise SettingError("reward='delta' needs gamma in (0, 1]: the discount the learner will use")
 
     @property

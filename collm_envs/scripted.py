@@ -36,8 +36,8 @@ def play_scripted(
         seed: seed of the scripts and of the environment's resets.
 
     Returns:
-        One record per episode: `task_id`, `score` (of the last turn), `success`, `turns`, `return` (the sum of
-        rewards), `parts`.
+        One record per episode: `task_id`, `score` (of the last turn), `success`, `turns`, `return` (the sum
+        of rewards), `parts`.
     """
     by_agent = dict.fromkeys(env.possible_agents, kinds) if isinstance(kinds, str) else dict(kinds)
     records = []

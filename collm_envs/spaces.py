@@ -66,11 +66,11 @@ def _flatten_space(space: UnicodeText) -> UnicodeText:
     return space
 
 
-@flatten.register(UnicodeText)
+@flatten.register(UnicodeText)  # type: ignore[misc]  # gymnasium types its spaces invariantly
 def _flatten(space: UnicodeText, x: str) -> str:
     return x
 
 
-@unflatten.register(UnicodeText)
+@unflatten.register(UnicodeText)  # type: ignore[misc]
 def _unflatten(space: UnicodeText, x: str) -> str:
     return x

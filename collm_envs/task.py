@@ -4,8 +4,9 @@ A `Task` is a frozen record. `public` may be shown to agents; `hidden` (tests, r
 `TaskSource` is a lazy, sliceable sequence of tasks. Every row is checked against the environment's row
 formats when it is read, so a bad row is an error that names file, row and field, never a silent skip.
 
-Sources: `"builtin"`; a file (`.jsonl`, `.json`, `.csv`, `.parquet`, the first three also `.gz`); several files
-by split, `"train=a.jsonl,test=b.jsonl"`; `"hub"` for the environment's own hub data set, or `"hub:owner/name"`.
+Sources: `"builtin"`; a file (`.jsonl`, `.json`, `.csv`, `.parquet`, the first three also `.gz`); several
+files by split, `"train=a.jsonl,test=b.jsonl"`; `"hub"` for the environment's own hub data set, or
+`"hub:owner/name"`.
 Splits: a name with an optional slice, such as `train[:1000]`.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import re
 import zlib
@@ -35,7 +37,7 @@ class FrozenDict(dict):
         raise TypeError("a task's fields cannot be changed")
 
     __setitem__ = __delitem__ = _refuse
-    clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -133,7 +135,7 @@ class TaskSource(Sequence[Task]):
         return TaskSource(self._load, [int(self._indices[i]) for i in order], self.name)
 
 
-_SPLIT = re.compile(r"^(?P<name>[A-Za-z_][\w-]*)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?$")
+_SPLIT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
 
 
 def parse_split(split: str) -> tuple[str, slice]:
@@ -142,8 +144,8 @@ def parse_split(split: str) -> tuple[str, slice]:
     Returns:
         The split's name and the slice of it.
     """
-    match = _SPLIT.match(split) if isinstance(split, str) else None
-    if match is None:
+    match = _SPLIT.fullmatch(split) if isinstance(split, str) else None
+    if match is None or "-" in (match["start"], match["stop"]):
         raise SettingError(f"split {split!r} is not a name with an optional slice, such as train[:1000]")
     start, stop = (int(match[key]) if match[key] else None for key in ("start", "stop"))
     return match["name"], slice(start, stop)
@@ -171,6 +173,8 @@ def load_source(
         DataError: file, row and field of what is wrong.
         SettingError: for a split or source that does not exist.
     """
+    if not isinstance(source, str):
+        raise SettingError(f"source must be builtin, a file or hub:owner/name, not {source!r}")
     name, part = parse_split(split)
     if source == "builtin":
         if builtin is None:
@@ -190,6 +194,8 @@ def load_source(
     if not held[part]:
         raise DataError(f"{label}: split {split!r} is empty; {name!r} has {len(held)} rows")
     layout = _choose_format(rows[0], formats, label)
+    if layout.id_column:
+        _check_ids(rows, layout.id_column, label)
     return TaskSource(_RowLoader(rows, layout, label), held[part], label)
 
 
@@ -215,6 +221,16 @@ def _choose_format(row: Row, formats: Sequence[RowFormat], label: str) -> RowFor
     raise DataError(f"{label}, row 1: needs the fields {wanted}; found {{{', '.join(map(str, row))}}}")
 
 
+def _check_ids(rows: Sequence[Row], column: str, label: str) -> None:
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        named = row.get(column) if isinstance(row, Mapping) else None
+        if named is not None and first.setdefault(str(named), number) != number:
+            raise DataError(
+                f"{label}, row {number}, field {column!r}: {named!r} also names row {first[str(named)]}"
+            )
+
+
 def _to_task(row: Row, index: int, layout: RowFormat, label: str) -> Task:
     where = f"{label}, row {index + 1}"
     if not isinstance(row, Mapping):
@@ -223,9 +239,7 @@ def _to_task(row: Row, index: int, layout: RowFormat, label: str) -> Task:
         if row.get(column) is None:
             raise DataError(f"{where}, field {column!r}: missing")
         value = row[column]
-        strings = kind is list and isinstance(value, (list, tuple, np.ndarray))
-        good = all(isinstance(v, str) for v in value) if strings else kind is not list and isinstance(value, kind)
-        if not good:
+        if not _has_kind(value, kind):
             wanted = "a list of strings" if kind is list else kind.__name__
             raise DataError(f"{where}, field {column!r}: expected {wanted}, found {type(value).__name__}")
         if kind in (str, list) and not "".join(value).strip():
@@ -233,6 +247,14 @@ def _to_task(row: Row, index: int, layout: RowFormat, label: str) -> Task:
     public, hidden = layout.build(row)
     named = row.get(layout.id_column) if layout.id_column else None
     return Task(str(named) if named is not None else f"{Path(label).name}#{index}", public, hidden)
+
+
+def _has_kind(value: Any, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, (list, tuple, np.ndarray)) and all(isinstance(item, str) for item in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _hub_rows(target: str, split: str) -> Sequence[Row]:
@@ -248,10 +270,15 @@ def _hub_rows(target: str, split: str) -> Sequence[Row]:
 
 def _file_rows(source: str, split: str) -> tuple[Sequence[Row], str, range]:
     """Rows of a file, its name, and which of the rows belong to the split."""
-    if "=" in source:
-        files = dict(item.split("=", 1) for item in source.split(",") if "=" in item)
+    if "=" in source and not Path(source).expanduser().is_file():
+        items = [item.partition("=") for item in source.split(",")]
+        if any(not (key and path) for key, _, path in items):
+            raise SettingError(f"source {source!r} does not read split=file,split=file")
+        files = {key.strip(): path.strip() for key, _, path in items}
         if split not in files:
-            raise SettingError(f"source {source!r} names no file for the split {split!r}{suggest(split, files)}")
+            raise SettingError(
+                f"source {source!r} names no file for the split {split!r}{suggest(split, files)}"
+            )
         rows = read_rows(files[split])
         return rows, files[split], range(len(rows))
     if split not in ("all", "train", "test"):
@@ -299,15 +326,15 @@ def _read_jsonl(text: str, path: Path) -> list[Row]:
         if line.strip():
             try:
                 rows.append(json.loads(line))
-            except ValueError as error:
-                raise DataError(f"{path}, row {number}: not JSON ({error})") from None
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, row {len(rows) + 1} (line {number}): not JSON ({error})") from None
     return rows
 
 
 def _read_json(text: str, path: Path) -> list[Row]:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from None
     if not isinstance(rows, list):
         raise DataError(f"{path}: expected a list of rows, found {type(rows).__name__}")
@@ -315,8 +342,9 @@ def _read_json(text: str, path: Path) -> list[Row]:
 
 
 def _read_csv(text: str, path: Path) -> list[Row]:
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
-    rows = []
+    # As in _read_jsonl: the csv module finds the ends of lines itself, and knows of no U+2028.
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
     try:
         for row in reader:
             if None in row or None in row.values():
@@ -335,5 +363,5 @@ def _read_parquet(path: Path) -> list[Row]:
         raise DataError(f"{path}: Parquet needs the package pyarrow: pip install 'collm[data]'") from None
     try:
         return pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: {error}") from None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from collm_envs.env import CollabEnv
-from collm_envs.errors import EnvFault
+from collm_envs.errors import EnvFault, SettingError
 from collm_envs.reward import Score, completed
 from collm_envs.task import Task
 
@@ -57,6 +57,7 @@ class VecEnv:
         self.template = template
         self.envs: list[CollabEnv] = []
         self._waiting: dict[int, Score | Future[Score]] = {}
+        self._finished: dict[int, Step] = {}  # judged, not yet handed out; outlives a fault of another row
 
     def __len__(self) -> int:
         return len(self.envs)
@@ -78,6 +79,9 @@ class VecEnv:
         """
         if self._waiting:
             raise EnvFault("reset() while turns are being judged", env_id=self.template.env_id)
+        if len(tasks) != len(seeds):
+            raise SettingError(f"reset() got {len(tasks)} tasks but {len(seeds)} seeds")
+        self._finished.clear()
         self.envs = [self.template.clone() for _ in tasks]
         return [
             env.reset(seed=int(seed), options={"task": task})[0]
@@ -86,21 +90,19 @@ class VecEnv:
 
     def send(self, row: int, actions: Mapping[str, str]) -> None:
         """Hand a row its joint action; the result comes from `recv`."""
-        self._waiting[row] = self.envs[row].submit(actions)
+        self._waiting[row] = self._row(row).submit(actions)
 
     def recv(self) -> list[Step]:
         """Steps that are judged, in row order: at least one, blocking for it if need be.
 
         Raises:
-            EnvFault: when a judge failed; it names environment, task, turn and agent.
+            EnvFault: when a judge failed; it names environment, task, turn and agent. The other rows lose
+                nothing by it: the next `recv` gives their steps.
         """
-        if not self._waiting:
+        if not self._waiting and not self._finished:
             raise EnvFault("recv() with nothing sent", env_id=self.template.env_id)
-        ready = [row for row, judged in self._waiting.items() if completed(judged)]
-        if not ready:
-            wait([f for f in self._waiting.values() if isinstance(f, Future)], return_when=FIRST_COMPLETED)
-            ready = [row for row, judged in self._waiting.items() if completed(judged)]
-        return [self._finish(row) for row in sorted(ready)]
+        self._collect(block=not self._finished)
+        return [self._finished.pop(row) for row in sorted(self._finished)]
 
     def step(self, actions: Mapping[int, Mapping[str, str]]) -> dict[int, Step]:
         """Play one turn on some rows and wait for all of them.
@@ -109,32 +111,31 @@ class VecEnv:
             actions: joint action by row.
 
         Returns:
-            Steps by row, in the order of `actions`.
+            Steps by row, in the order of `actions`. What other rows were sent before is left to `recv`.
         """
         for row, joint in actions.items():
             self.send(row, joint)
-        done: dict[int, Step] = {}
-        while len(done) < len(actions):
-            done.update((step.row, step) for step in self.recv())
-        return {row: done[row] for row in actions}
+        while not actions.keys() <= self._finished.keys():
+            self._collect(block=True)
+        return {row: self._finished.pop(row) for row in actions}
 
     def clone(self, rows: Sequence[int]) -> list[int]:
         """Copy rows at their present point; returns the new rows' indices."""
         first = len(self.envs)
-        self.envs.extend(self.envs[row].clone() for row in rows)
+        self.envs.extend([self._row(row).clone() for row in rows])
         return list(range(first, len(self.envs)))
 
     def states(self, rows: Sequence[int]) -> list[str]:
         """Joint histories of rows."""
-        return [self.envs[row].state() for row in rows]
+        return [self._row(row).state() for row in rows]
 
     def global_infos(self, rows: Sequence[int]) -> list[dict[str, float]]:
         """Turn, horizon, last score and greatest score of rows (the paper's m_t)."""
-        return [self.envs[row].global_info() for row in rows]
+        return [self._row(row).global_info() for row in rows]
 
     def scripted(self, row: int, kind: str, agent: str, rng: np.random.Generator) -> str:
         """A scripted agent's reply at a row's present point."""
-        return self.envs[row].scripted(kind, agent, rng)
+        return self._row(row).scripted(kind, agent, rng)
 
     def close(self) -> None:
         """Drop all rows; results still being judged are abandoned."""
@@ -142,11 +143,21 @@ class VecEnv:
             if isinstance(judged, Future):
                 judged.cancel()
         self._waiting.clear()
+        self._finished.clear()
         self.envs.clear()
         self.template.close()
 
-    def _finish(self, row: int) -> Step:
-        env, judged = self.envs[row], self._waiting.pop(row)
-        observations, rewards, ended, cut, infos = env.resolve(judged)
-        agent = next(iter(rewards))
-        return Step(row, observations, rewards[agent], ended[agent], cut[agent], infos)
+    def _row(self, row: int) -> CollabEnv:
+        if not 0 <= row < len(self.envs):
+            raise SettingError(f"there is no row {row}: {len(self.envs)} rows were reset or cloned")
+        return self.envs[row]
+
+    def _collect(self, *, block: bool) -> None:
+        ready = [row for row, judged in self._waiting.items() if completed(judged)]
+        if block and not ready:
+            wait([f for f in self._waiting.values() if isinstance(f, Future)], return_when=FIRST_COMPLETED)
+            ready = [row for row, judged in self._waiting.items() if completed(judged)]
+        for row in sorted(ready):
+            observations, rewards, ended, cut, infos = self.envs[row].resolve(self._waiting.pop(row))
+            agent = next(iter(rewards))
+            self._finished[row] = Step(row, observations, rewards[agent], ended[agent], cut[agent], infos)

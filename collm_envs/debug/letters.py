@@ -23,7 +23,7 @@ NOVICE_SKILL = {"echo": 0.5, "handshake": 0.7}
 
 @dataclass(frozen=True)
 class LettersState:
-    """Letters by agent, the replies of the last turn, and its score."""
+    """Letters by agent, the turn, and the score of the last one."""
 
     letters: tuple[str, ...]
     turn: int = 0
@@ -152,8 +152,8 @@ class Handshake(_Letters):
 
     Actions: one letter.
 
-    Rewards: `covered`, 1 when the replies are the shown letters, one each, else 0. Success likewise. Nothing in
-    the observation says who takes which: the roles must break the symmetry.
+    Rewards: `covered`, 1 when the replies are the shown letters, one each, else 0. Success likewise. Nothing
+    in the observation says who takes which: the roles must break the symmetry.
 
     Scripted: `novice` takes one of the letters at random 7 times in 10, else a wrong one; `oracle` takes the
     letter at its own index.
