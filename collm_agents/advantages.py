@@ -1,0 +1,209 @@
+"""Advantages and value targets on a forest of nodes: pure functions of arrays.
+
+For algorithms, which combine them (`algorithms/*.py`), and for tests, which check them by hand. Nothing here
+knows of models, tokens or environments.
+
+Notation: P points, M nodes, N rows, A agents, Q critic queries. Children of a node are the nodes taken at its
+`next_point`; greedy baseline nodes never count as children of sampled ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from collm_agents.batch import Bools, Floats, Ints, Rollouts
+
+
+@dataclass(frozen=True)
+class RolloutNeeds:
+    """What an estimator wants sampled.
+
+    Attributes:
+        branching: `tree` (K at every turn) or `paths` (K at the first, then 1), where the config says `auto`.
+        greedy: also play a greedy joint reply at every point, as a baseline.
+        joint_mode: how replies are paired into joint actions.
+    """
+
+    branching: str = "paths"
+    greedy: bool = False
+    joint_mode: str = "aligned"
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What a critic is asked to value: Q inputs.
+
+    Attributes:
+        point: the point whose history is read, [Q].
+        replies: reply texts by agent index that are appended to the history (for action values), Q dicts;
+            None asks for state values.
+    """
+
+    point: Ints
+    replies: tuple[Mapping[int, str], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator returns.
+
+    Attributes:
+        advantage: one per row, [N].
+        keep: rows that may be trained on, [N]; False for rows of greedy baselines and of dropped subtrees.
+        target: value target per query, [Q] (joint) or [Q, A] (local); None without a critic.
+        target_weight: weight of each query in the critic's loss, [Q].
+        metrics: numbers worth logging.
+    """
+
+    advantage: Floats
+    keep: Bools
+    target: Floats | None = None
+    target_weight: Floats | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Estimator(Protocol):
+    """An algorithm's estimator: a frozen dataclass whose fields are its settings."""
+
+    gamma: float
+    advantage_norm: str
+
+    @property
+    def rollout_needs(self) -> RolloutNeeds:
+        """What has to be sampled."""
+
+    @property
+    def variant(self) -> str:
+        """Short name of the settings that change what is estimated, named in every result."""
+
+    def critic_queries(self, rollouts: Rollouts) -> Queries | None:
+        """The inputs to be valued; None without a critic."""
+
+    def __call__(self, rollouts: Rollouts, values: Floats | None) -> Estimate:
+        """Advantages and targets from rollouts and the queried values ([Q] or [Q, A])."""
+
+
+def child_scan(x: Floats, rollouts: Rollouts, factor: float) -> Floats:
+    """y = x + factor * mean over children of y, from the last turn to the first.
+
+    With x = rewards and factor = gamma this is the Monte Carlo return on a tree; with x = TD errors and
+    factor = gamma * lambda it is GAE (Schulman et al. 2016) with the mean over children as the expectation.
+
+    Args:
+        x: per node, [M] or [M, A].
+        rollouts: the forest.
+        factor: weight of the children's mean.
+
+    Returns:
+        Per node, of the shape of `x`.
+    """
+    nodes = rollouts.nodes
+    y = np.array(x, dtype=np.float64)
+    total, count = np.zeros_like(y), np.zeros(len(nodes))
+    # Parents come before children, so one pass backwards sees every child before its parent.
+    for node in range(len(nodes) - 1, -1, -1):
+        if count[node]:
+            y[node] += factor * total[node] / count[node]
+        parent = nodes.parent[node]
+        if parent >= 0 and nodes.greedy[node] == nodes.greedy[parent]:
+            total[parent] += y[node]
+            count[parent] += 1
+    return y
+
+
+def complete_nodes(rollouts: Rollouts) -> Bools:
+    """Nodes below which nothing was truncated, [M]: their Monte Carlo returns are whole."""
+    nodes = rollouts.nodes
+    complete = ~nodes.truncated
+    for node in range(len(nodes) - 1, 0, -1):
+        parent = nodes.parent[node]
+        if parent >= 0 and not complete[node] and nodes.greedy[node] == nodes.greedy[parent]:
+            complete[parent] = False
+    return complete
+
+
+def row_mean(per_node: Floats, rollouts: Rollouts, use: Bools) -> tuple[Floats, Bools]:
+    """Mean over the nodes that used a row.
+
+    Args:
+        per_node: values of nodes, [M] or, by agent, [M, A].
+        rollouts: the forest.
+        use: nodes that count, [M].
+
+    Returns:
+        The means, [N], 0 where no node counts, and whether one does, [N].
+    """
+    total, count = np.zeros(len(rollouts.rows)), np.zeros(len(rollouts.rows))
+    values = np.broadcast_to(per_node[:, None] if per_node.ndim == 1 else per_node, rollouts.row_of.shape)
+    np.add.at(total, rollouts.row_of[use], values[use])
+    np.add.at(count, rollouts.row_of[use], 1.0)
+    return total / np.maximum(count, 1), count > 0
+
+
+BASELINES = ("mean", "none", "leave_one_out", "max", "greedy")
+
+
+def subtract_baseline(returns: Floats, group: Ints, kind: str, greedy: Floats | None = None) -> Floats:
+    """Returns minus a baseline taken over groups of rows of one agent.
+
+    Args:
+        returns: [N].
+        group: group of each row, [N]; rows of different agents are in different groups.
+        kind: `none` (0); `mean` of the group, the row included (MAGRPO); `leave_one_out`, K/(K-1) times the
+            distance to the mean (MARLOO); `max` of the group (the released MAREMAX); `greedy`, the return of
+            the greedy joint reply at the same point (ReMax).
+        greedy: that return, [N], for `greedy`.
+
+    Returns:
+        [N]. A group of one has advantage 0 under `mean`, `leave_one_out` and `max`.
+    """
+    if kind == "none" or not len(returns):
+        return returns.copy()
+    if kind == "greedy":
+        if greedy is None:
+            raise ValueError("the greedy baseline needs the greedy returns")
+        return returns - greedy
+    _, index = np.unique(group, return_inverse=True)
+    count = np.bincount(index)
+    if kind == "max":
+        best = np.full(len(count), -np.inf)
+        np.maximum.at(best, index, returns)
+        return returns - best[index]
+    mean = np.bincount(index, weights=returns) / count
+    centred = returns - mean[index]
+    if kind == "leave_one_out":
+        size = count[index]
+        return np.where(size > 1, centred * size / np.maximum(size - 1, 1), 0.0)
+    return centred
+
+
+def normalise(advantage: Floats, weight: Floats, turn: Ints, agent: Ints, mode: str) -> Floats:
+    """Centre and scale advantages.
+
+    Args:
+        advantage: [N].
+        weight: row weights, [N]; rows of weight 0 do not count.
+        turn: turn of each row, [N].
+        agent: agent of each row, [N].
+        mode: `none`; `batch`: over all rows of a turn (centring over all turns at once would push early
+            turns down on sparse positive rewards); `agent_turn`: by agent and turn, as the release does.
+
+    Returns:
+        [N]. Groups of fewer than two rows are left as they are; the scale is at least 1e-6.
+    """
+    if mode == "none":
+        return advantage.copy()
+    key = turn if mode == "batch" else turn * (int(agent.max(initial=0)) + 1) + agent
+    out = advantage.copy()
+    for value in np.unique(key):
+        rows = np.flatnonzero((key == value) & (weight > 0))
+        if len(rows) < 2:
+            continue
+        w = weight[rows] / weight[rows].sum()
+        centred = advantage[rows] - (w * advantage[rows]).sum()
+        out[rows] = centred / max(float(np.sqrt((w * centred**2).sum())), 1e-6)
+    return out

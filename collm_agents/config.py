@@ -1,0 +1,322 @@
+"""Every setting of a run, declared once, with its default, its limits and a line of doc.
+
+For readers of configs and writers of code alike: `overrides.py` fills these dataclasses from TOML files and
+`section.key=value`, `collm train --help` prints them, and each run saves the resolved whole as `config.toml`.
+The sections `env` and `algorithm` are open: their settings are the keyword arguments of the chosen environment
+and the fields of the chosen estimator. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from collm_envs.errors import SettingError, suggest
+
+DEFAULT_ALGORITHM = "collm-cc"
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    choices: Sequence[Any] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """A dataclass field with its documentation and its limits.
+
+    Args:
+        default: value where the user says nothing.
+        doc: one line: what it does, with its unit.
+        choices: the only values allowed.
+        low: least value allowed.
+        high: greatest value allowed.
+        above: the value must be greater than this.
+    """
+    limits = {"doc": doc, "choices": choices, "low": low, "high": high, "above": above}
+    if isinstance(default, (dict, list)) or dataclasses.is_dataclass(default):
+        return field(default_factory=lambda: default, metadata=limits)
+    return field(default=default, metadata=limits)
+
+
+class Section:
+    """Base of the dataclasses here: checks type and limits of every field when it is built."""
+
+    _where: typing.ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for spec in dataclasses.fields(self):  # type: ignore[arg-type]
+            name = f"{self._where}.{spec.name}" if self._where else spec.name
+            value = check_type(name, getattr(self, spec.name), hints[spec.name])
+            check_limits(name, value, spec.metadata)
+            object.__setattr__(self, spec.name, value)
+
+
+def check_type(name: str, value: Any, hint: Any) -> Any:
+    """The value as the declared type, whole numbers passing for floats; a `SettingError` otherwise."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in options:
+            try:
+                return check_type(name, value, option)
+            except SettingError:
+                continue
+    elif hint is Any or hint is type(None) and value is None:
+        return value
+    elif origin in (tuple, Sequence) or hint is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(check_type(name, item, options[0] if options else Any) for item in value)
+    elif origin in (dict, Mapping):
+        if isinstance(value, Mapping):
+            return {str(k): check_type(f"{name}.{k}", v, options[1]) for k, v in value.items()}
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise SettingError(f"{name} must be {_type_name(hint)}, not {value!r}")
+
+
+def _type_name(hint: Any) -> str:
+    plain = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
+    if hint in plain:
+        return plain[hint]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) in (tuple, Sequence):
+        return "a list"
+    return "a table" if typing.get_origin(hint) in (dict, Mapping) else getattr(hint, "__name__", str(hint))
+
+
+def check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Raise a `SettingError` where a value breaks the limits given to `setting`."""
+    choices = limits.get("choices")
+    if choices is not None and value not in choices:
+        raise SettingError(f"{name}={value!r} is not a choice{suggest(str(value), map(str, choices))}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    if not math.isfinite(value):
+        raise SettingError(f"{name} must be finite, not {value}")
+    for key, broken, phrase in (
+        ("low", lambda limit: value < limit, "at least"),
+        ("high", lambda limit: value > limit, "at most"),
+        ("above", lambda limit: value <= limit, "greater than"),
+    ):
+        limit = limits.get(key)
+        if limit is not None and broken(limit):
+            raise SettingError(f"{name} must be {phrase} {limit}, not {value}")
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
+    """The run as a whole: budget, seed, place."""
+
+    _where = "run"
+    seed: int = setting(0, "seed that all random draws of the run are derived from", low=0)
+    joint_samples: int = setting(
+        6400, "training budget: joint actions scored by the environment; 0 leaves it to task_passes", low=0
+    )
+    task_passes: float = setting(0.0, "training budget as passes over the tasks; 0 leaves it to joint_samples", low=0)
+    out: str = setting("", "folder of the run; default runs/<env>-<algorithm>-s<seed>")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    threads: int = setting(0, "CPU threads of torch; 0 leaves torch's own choice", low=0)
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Section):
+    """How replies are drawn."""
+
+    _where = "team.sampling"
+    temperature: float = setting(1.0, "softmax temperature, in sampling and teacher forcing alike", above=0)
+    top_p: float = setting(1.0, "nucleus: least probability mass kept; 1 keeps all", above=0, high=1)
+    top_k: int = setting(0, "number of likeliest tokens kept; 0 keeps all", low=0)
+    max_new_tokens: int = setting(40, "longest reply, in tokens, the end token included", low=1)
+
+
+@dataclass(frozen=True)
+class LoraConfig(Section):
+    """Size of the adapters where `tuning="lora"`."""
+
+    _where = "team.lora"
+    rank: int = setting(16, "rank of the adapters", low=1)
+    alpha: float = setting(32.0, "scale numerator: updates are scaled by alpha / rank", above=0)
+    target_modules: str = setting("all-linear", "modules that get adapters: all-linear, or names joined by commas")
+
+
+@dataclass(frozen=True)
+class AgentConfig(Section):
+    """What one agent does otherwise than the team; empty fields follow the team."""
+
+    _where = "team.agents"
+    model: str = setting("", "this agent's base model")
+    tuning: str = setting("", "this agent's tuning", choices=("", "auto", "lora", "full"))
+
+
+@dataclass(frozen=True)
+class TeamConfig(Section):
+    """The agents' models."""
+
+    _where = "team"
+    model: str = setting("builtin", "builtin, or a Hugging Face causal LM by name or folder")
+    tuning: str = setting(
+        "auto", "lora (adapters on one frozen base), full (own copy each), auto (full for builtin, else lora)",
+        choices=("auto", "lora", "full"),
+    )  # fmt: skip
+    dtype: str = setting("auto", "weights in memory: auto (bfloat16 on an accelerator, else float32) or as named",
+                         choices=("auto", "float32", "bfloat16"))  # fmt: skip
+    template: str = setting("auto", "auto: the tokenizer's chat template where it has one; none: plain text",
+                            choices=("auto", "none"))  # fmt: skip
+    enable_thinking: bool = setting(False, "passed to chat templates that know it (Qwen3)")
+    rewriting_template: str = setting(
+        "error",
+        "for templates that rewrite past turns: error, or keep (past turns stay as they were generated)",
+        choices=("error", "keep"),
+    )
+    prompt_overflow: str = setting(
+        "clip",
+        "a prompt too long for the context: clip (cut its newest observation in the middle), stop (truncate the "
+        "episode) or error",
+        choices=("clip", "stop", "error"),
+    )
+    max_context: int = setting(0, "context length in tokens; 0 takes the model's", low=0)
+    sampling: SamplingConfig = setting(SamplingConfig(), "how replies are drawn")
+    lora: LoraConfig = setting(LoraConfig(), "size of the adapters")
+    agents: Mapping[str, AgentConfig] = setting({}, "what single agents do otherwise, by agent name")
+
+
+@dataclass(frozen=True)
+class CriticConfig(Section):
+    """The critic's model, for algorithms that have one."""
+
+    _where = "critic"
+    model: str = setting("", "base model; default: the team's (or the agent's own, for one critic per agent)")
+    tuning: str = setting("auto", "lora, full, or auto as for the team", choices=("auto", "lora", "full"))
+    global_info: bool = setting(True, "append turn and last score to the critic's text (the paper's m_t)")
+
+
+@dataclass(frozen=True)
+class RolloutConfig(Section):
+    """What is sampled for one update."""
+
+    _where = "rollout"
+    samples: int = setting(4, "K, joint replies drawn per decision point", low=1)
+    branching: str | Sequence[int] = setting(
+        "auto", "tree (K at every turn), paths (K at the first turn, then 1), a list per turn, auto (the algorithm's)"
+    )
+    joint_mode: str = setting("aligned", "how replies pair up: aligned (g-th with g-th)", choices=("aligned",))
+    buffer: int = setting(64, "joint samples per update, rounded up to whole tasks", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.branching, str):
+            check_limits("rollout.branching", self.branching, {"choices": ("auto", "tree", "paths")})
+        elif not self.branching or min(self.branching) < 1:
+            raise SettingError("rollout.branching as a list needs one whole number >= 1 per turn")
+
+
+@dataclass(frozen=True)
+class LearnerConfig(Section):
+    """How rollouts become updates."""
+
+    _where = "learner"
+    lr: float = setting(5e-4, "learning rate of the agents", above=0)
+    critic_lr: float = setting(1e-3, "learning rate of the critic", above=0)
+    weight_decay: float = setting(0.0, "AdamW weight decay", low=0)
+    update_epochs: int = setting(2, "passes over a buffer", low=1)
+    critic_epochs: int = setting(2, "passes of the critic over a buffer", low=1)
+    minibatches: int = setting(1, "parts a buffer is split into, one optimizer step each", low=1)
+    ratio: str = setting(
+        "token",
+        "importance ratio to the policy that sampled: none, sequence (the paper), token",
+        choices=("none", "sequence", "token"),
+    )
+    clip: float = setting(0.2, "ratio clip (PPO style); 0 is off", low=0)
+    advantage_norm: str = setting(
+        "auto",
+        "auto (the algorithm's), none, batch (centred and scaled turn by turn), agent_turn (by agent and turn)",
+        choices=("auto", "none", "batch", "agent_turn"),
+    )
+    advantage_clip: float = setting(0.0, "largest advantage in absolute value; 0 is off", low=0)
+    reduction: str = setting(
+        "sum", "a reply's log-prob: sum of its tokens (the paper), or token_mean", choices=("sum", "token_mean")
+    )
+    turn_weight: str = setting(
+        "uniform", "weight of a turn: uniform, or discounted (gamma^t)", choices=("uniform", "discounted")
+    )
+    mask_truncated_replies: bool = setting(False, "leave replies cut by the token limit out of the loss")
+    value_coef: float = setting(0.6, "scale of the critic's loss", above=0)
+    critic_warmup: int = setting(0, "updates in which only the critic learns", low=0)
+    max_grad_norm: float = setting(1.0, "gradient norm clip per agent and critic; 0 is off", low=0)
+    microbatch_tokens: int = setting(8192, "most tokens in one forward pass; does not change the result", low=1)
+
+
+@dataclass(frozen=True)
+class EvalConfig(Section):
+    """Evaluation on held-out tasks."""
+
+    _where = "eval"
+    every: int = setting(0, "joint samples between evaluations; 0 takes a tenth of the budget", low=0)
+    split: str = setting("test", "split of the environment's source that is held out")
+    source: str = setting("", "another source for evaluation; default the environment's own")
+    tasks: int = setting(64, "tasks played per evaluation, the first ones of the split; 0 plays all", low=0)
+    final_tasks: int = setting(0, "tasks of the last evaluation; 0 plays all", low=0)
+    samples: int = setting(1, "episodes per task", low=1)
+    greedy: bool = setting(False, "likeliest tokens instead of draws")
+    seed: int = setting(1_000_003, "seed of the draws: the same at every evaluation", low=0)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(Section):
+    """What is kept on disk."""
+
+    _where = "checkpoint"
+    every: int = setting(0, "joint samples between checkpoints; 0 keeps one at each evaluation", low=0)
+    keep: int = setting(2, "newest checkpoints kept; the last one always is", low=1)
+
+
+@dataclass(frozen=True)
+class TrackConfig(Section):
+    """Who is told about progress."""
+
+    _where = "track"
+    tensorboard: bool = setting(True, "write a TensorBoard folder")
+    live: bool = setting(True, "live view where the output is a terminal")
+    samples: int = setting(4, "conversations kept in samples.jsonl per evaluation", low=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run. `env` and `algorithm` hold an id or name and the settings that it takes."""
+
+    env: Mapping[str, Any] = field(default_factory=dict)
+    algorithm: Mapping[str, Any] = field(default_factory=dict)
+    run: RunConfig = field(default_factory=RunConfig)
+    team: TeamConfig = field(default_factory=TeamConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+
+    @property
+    def env_id(self) -> str:
+        """Id of the environment."""
+        return str(self.env["id"])
+
+    @property
+    def env_kwargs(self) -> dict[str, Any]:
+        """Settings given to the environment."""
+        return {key: value for key, value in self.env.items() if key != "id"}
+
+    @property
+    def algorithm_name(self) -> str:
+        """Name of the algorithm."""
+        return str(self.algorithm["name"])

@@ -1,0 +1,78 @@
+"""Losses over token rows: pure functions of tensors.
+
+Notation: B rows of a batch, L reply tokens (padded), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def masked_log_softmax(logits: Tensor, temperature: float, banned: Tensor) -> Tensor:
+    """Temperature-scaled log-probs in which banned tokens have probability 0.
+
+    Args:
+        logits: [..., V].
+        temperature: softmax temperature, > 0.
+        banned: [V] bool, or [W] with W < V: ids from W on are rows of the output matrix that no token has, and
+            are banned too.
+
+    Returns:
+        [..., V] float32.
+    """
+    scaled = logits.float() / temperature
+    if banned.shape[0] < scaled.shape[-1]:
+        banned = torch.nn.functional.pad(banned, (0, scaled.shape[-1] - banned.shape[0]), value=True)
+    return torch.log_softmax(scaled.masked_fill(banned[: scaled.shape[-1]], float("-inf")), dim=-1)
+
+
+def policy_loss(
+    logprob: Tensor,
+    old_logprob: Tensor,
+    mask: Tensor,
+    advantage: Tensor,
+    weight: Tensor,
+    *,
+    ratio: str,
+    clip: float,
+    reduction: str,
+) -> Tensor:
+    """Policy-gradient loss, summed over rows (paper section 4: -rho * A).
+
+    Args:
+        logprob: log-probs under the policy being trained, [B, L].
+        old_logprob: those under the policy that sampled, [B, L]; not read for `ratio="none"`.
+        mask: reply tokens, the end token included and padding not, [B, L] bool.
+        advantage: [B].
+        weight: [B].
+        ratio: `none`: -log pi * A; `sequence`: one rho per reply; `token`: one rho per token.
+        clip: PPO clip of rho; 0 is off.
+        reduction: `sum` over a reply's tokens, or `token_mean`.
+
+    Returns:
+        Scalar.
+    """
+    length = mask.sum(-1).clamp(min=1)
+    scale = length if reduction == "token_mean" else torch.ones_like(length)
+    # masked_fill, not a product: padding may hold -inf, and 0 * inf is NaN.
+    change = (logprob - old_logprob).masked_fill(~mask, 0.0)
+    if ratio == "none":
+        signal = logprob.masked_fill(~mask, 0.0).sum(-1) / scale * advantage
+    elif ratio == "sequence":
+        signal = clipped_gain((change.sum(-1) / scale).exp(), advantage, clip)
+    else:
+        gain = clipped_gain(change.exp(), advantage[:, None], clip)
+        signal = gain.masked_fill(~mask, 0.0).sum(-1) / scale
+    return -(weight * signal).sum()
+
+
+def clipped_gain(rho: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """rho * A, or with `clip` > 0 the lesser of it and clip(rho, 1 - clip, 1 + clip) * A."""
+    gain = rho * advantage
+    return torch.minimum(gain, rho.clamp(1 - clip, 1 + clip) * advantage) if clip > 0 else gain
+
+
+def value_loss(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted squared error, summed: [B], [B], [B] -> scalar (the paper's squared TD error)."""
+    return (weight * (value.float() - target) ** 2).sum()

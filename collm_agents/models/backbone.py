@@ -1,0 +1,204 @@
+"""`Backbone`: one base model and its members.
+
+For teams and critics. A member is what one agent or critic trains: a LoRA adapter on the shared frozen base
+(`tuning="lora"`) or a copy of the model (`tuning="full"`). Every caller names the member; nothing above knows
+which of the two it is. Modules stay in `eval()` with gradients on: peft refuses mixed batches in training mode,
+and sampler and learner must see the same function (no dropout).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+
+from collm_agents.config import LoraConfig
+from collm_agents.models import loading
+from collm_envs.errors import InputError
+
+
+class Backbone:
+    """One base model and its members.
+
+    Args:
+        name: `builtin`, a hub name or a folder.
+        members: names of what is trained on it, at least one.
+        tuning: `lora` or `full`.
+        lora: size of the adapters.
+        dtype: weights in memory.
+        device: where the model lives.
+        seed: the adapters' initial weights are drawn from it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        members: Sequence[str],
+        *,
+        tuning: str,
+        lora: LoraConfig,
+        dtype: torch.dtype,
+        device: str,
+        seed: int = 0,
+    ) -> None:
+        self.name, self.tuning, self.device = name, tuning, device
+        self.members = tuple(members)
+        self.tokenizer = loading.load_tokenizer(name)
+        base = loading.load_model(name, dtype, device)
+        self.config = base.config
+        self.hidden_size = int(base.get_input_embeddings().weight.shape[1])
+        if base.get_input_embeddings().weight.shape[0] < len(self.tokenizer):
+            raise InputError(
+                f"model {name!r}: its tokenizer has {len(self.tokenizer)} tokens, "
+                f"the model only {base.get_input_embeddings().weight.shape[0]}"
+            )
+        self.context_length = loading.context_length(base.config)
+        self._peft: Any = None
+        self._copies: dict[str, Any] = {}
+        if tuning == "lora":
+            self._peft = _with_adapters(base, self.members, lora, seed)
+        else:
+            # The last member takes the loaded model itself, so no idle copy is kept.
+            for member in self.members[:-1]:
+                self._copies[member] = copy.deepcopy(base)
+            self._copies[self.members[-1]] = base
+            for model in self._copies.values():
+                model.requires_grad_(True)
+
+    def module(self, member: str) -> Any:
+        """The causal LM as this member has it, ready to be called. Valid until another member is asked for."""
+        if member not in self.members:
+            raise KeyError(f"backbone {self.name!r} has no member {member!r}")
+        if self._peft is None:
+            return self._copies[member]
+        # peft lets gradients into the active adapter only, which is what a member's pass should do.
+        self._peft.set_adapter(member)
+        return self._peft
+
+    def reply_logits(self, member: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Tensor:
+        """Next-token logits at every reply position, teacher-forced.
+
+        Prompts are padded on the left and replies on the right, so all replies start in one column.
+
+        Args:
+            member: whose weights.
+            prompts: B lists of token ids.
+            replies: B lists of token ids.
+
+        Returns:
+            [B, L, V] for L the longest reply; positions beyond a reply's own length hold padding.
+        """
+        ids, mask = _join(prompts, replies, self.pad_id)
+        longest = max(len(reply) for reply in replies)
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = self.module(member)(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
+        ).logits
+        return logits[:, :-1]
+
+    def last_hidden(self, member: str, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """Hidden state at each sequence's last token: [B, hidden_size].
+
+        Padding stands on the right, behind what a causal model can see from the last token.
+        """
+        width = max(len(s) for s in sequences)
+        ids = torch.full((len(sequences), width), self.pad_id)
+        mask = torch.zeros_like(ids)
+        for i, sequence in enumerate(sequences):
+            ids[i, : len(sequence)] = torch.tensor(sequence)
+            mask[i, : len(sequence)] = 1
+        module = self.module(member)
+        causal = module.get_base_model() if self._peft is not None else module
+        hidden = causal.get_decoder()(
+            input_ids=ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False
+        ).last_hidden_state
+        last = torch.tensor([len(s) - 1 for s in sequences], device=hidden.device)
+        return hidden[torch.arange(len(sequences), device=hidden.device), last]
+
+    @property
+    def pad_id(self) -> int:
+        """Token id that fills padding; never attended to, never trained on."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+    def parameters(self, member: str) -> dict[str, nn.Parameter]:
+        """What a member trains, by name."""
+        if self._peft is None:
+            return dict(self._copies[member].named_parameters())
+        return {n: p for n, p in self._peft.named_parameters() if f".{member}." in n}
+
+    def save(self, member: str, folder: Path) -> None:
+        """Write a member as plain transformers or peft would load it."""
+        if self._peft is None:
+            self._copies[member].save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            return
+        # peft writes a non-default adapter into a sub-folder of its own name.
+        self._peft.save_pretrained(folder.parent, selected_adapters=[member])
+        if folder.name != member:
+            (folder.parent / member).rename(folder)
+
+    @torch.no_grad()
+    def load(self, member: str, folder: Path) -> None:
+        """Read a member's weights back, exactly.
+
+        Raises:
+            InputError: when the folder holds other parameters than the member has.
+        """
+        from safetensors.torch import load_file
+
+        if self._peft is None:
+            saved = {k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()}
+            own = self._copies[member].state_dict()
+            tied = set(own) - set(saved)
+            missing = [k for k in tied if not any(own[k].data_ptr() == own[s].data_ptr() for s in saved if s in own)]
+        else:
+            file = folder / "adapter_model.safetensors"
+            saved = load_file(file) if file.is_file() else {}
+            own = peft.get_peft_model_state_dict(self._peft, adapter_name=member)
+            missing = sorted(set(own) - set(saved))
+        unknown = sorted(set(saved) - set(own))
+        if missing or unknown:
+            raise InputError(f"{folder}: does not fit {self.name!r}: {(missing or unknown)[0]} is missing or unknown")
+        if self._peft is None:
+            self._copies[member].load_state_dict(saved, strict=False)
+        else:
+            peft.set_peft_model_state_dict(self._peft, saved, adapter_name=member)
+
+
+def _with_adapters(base: Any, members: Sequence[str], lora: LoraConfig, seed: int) -> Any:
+    targets: Any = lora.target_modules
+    if targets != "all-linear":
+        targets = [name.strip() for name in targets.split(",")]
+    model: Any = None
+    for number, member in enumerate(members):
+        config = peft.LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+        )
+        # peft draws from torch's global generator; the draw is fenced so that nothing else is disturbed.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + number)
+            try:
+                if model is None:
+                    model = peft.get_peft_model(base, config, adapter_name=member)
+                else:
+                    model.add_adapter(member, config)
+            except ValueError as error:
+                raise InputError(f"team.lora.target_modules={lora.target_modules!r}: {error}") from error
+    return model.eval()
+
+
+def _join(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    left, right = max(map(len, prompts)), max(map(len, replies))
+    ids = torch.full((len(prompts), left + right), pad)
+    mask = torch.zeros_like(ids)
+    for i, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+        ids[i, left - len(prompt) : left + len(reply)] = torch.tensor([*prompt, *reply])
+        mask[i, left - len(prompt) : left + len(reply)] = 1
+    return ids, mask

@@ -1,0 +1,475 @@
+"""From TOML files and `section.key=value` to a `Config`, and back to TOML.
+
+Layers, later ones winning: the defaults in `config.py`, presets, files, the command line. Every unknown key
+is an error that names the place it stands in and the nearest key that exists, so that a misspelt setting
+never trains silently with its default. Nothing here knows what a setting means; limits stand beside the
+declarations in `config.py`, and values that only an environment can judge are judged when it is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import collm_envs
+from collm_agents.config import DEFAULT_ALGORITHM, Config, check_limits, check_type
+from collm_envs.errors import SettingError, suggest
+
+PRESETS = Path(__file__).parent / "presets"
+COMMAND_LINE = "command line"
+OPEN_SECTIONS = ("env", "algorithm")
+ALIASES: dict[str, str] = {
+    "algorithm": "algorithm.name",
+    "model": "team.model",
+    "tuning": "team.tuning",
+    "seed": "run.seed",
+    "joint_samples": "run.joint_samples",
+    "task_passes": "run.task_passes",
+    "out": "run.out",
+    "num_turns": "env.num_turns",
+    "num_agents": "env.num_agents",
+    "reward": "env.reward",
+    "formula": "env.formula",
+    "feedback": "env.feedback",
+    "source": "env.source",
+    "split": "env.split",
+    "branching": "rollout.branching",
+    "joint_mode": "rollout.joint_mode",
+    "update_epochs": "learner.update_epochs",
+}
+_SIMPLE_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
+
+
+class Explained(NamedTuple):
+    """One setting as `--help` prints it."""
+
+    key: str
+    default: Any
+    doc: str
+    limits: str
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value that somebody wrote.
+
+    Attributes:
+        key: the key as written, split at its dots.
+        value: read as a TOML literal where it is one.
+        text: the characters as written, on the command line only.
+        layer: position among the layers; later ones win.
+        place: for messages: a file's name or "command line".
+    """
+
+    key: tuple[str, ...]
+    value: Any
+    text: str | None
+    layer: int
+    place: str
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.key)
+
+    def error(self, message: str) -> SettingError:
+        return SettingError(f"{self.place}: {message}")
+
+
+Tree = dict[str, Any]  # nested tables whose leaves are `_Given`
+
+
+# -- loading -----------------------------------------------------------------------------------------------------
+
+
+def load_config(
+    env_id: str | None = None,
+    *,
+    presets: Sequence[str] = (),
+    files: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
+) -> Config:
+    """The resolved settings of a run.
+
+    Args:
+        env_id: the environment; None leaves it to `env.id` in a preset or file.
+        presets: names of packaged presets (`paper/writing-cc`) or paths of TOML files.
+        files: TOML files, applied after the presets.
+        overrides: `key=value` items, applied last; keys as in the TOML files, or their aliases.
+
+    Raises:
+        SettingError: for an unknown or ambiguous key, a wrong type, a value out of range, a missing file.
+        UnknownEnvError: for an environment that does not exist.
+    """
+    layers = [read_toml(find_preset(name)) for name in presets] + [read_toml(Path(path)) for path in files]
+    places = [f"preset {name}" for name in presets] + [str(path) for path in files]
+    given = [
+        _Given(key, value, None, number, place)
+        for number, (table, place) in enumerate(zip(layers, places, strict=True))
+        for key, value in _leaves(table)
+    ]
+    given += [_parse_word(word, len(layers)) for word in overrides]
+    env_id = env_id or _last(given, "env.id")
+    if env_id is None:
+        raise SettingError("no environment given; name one, such as writing/tldr-mini-v0 (`collm envs` lists them)")
+    algorithm = str(_last(given, "algorithm.name", "algorithm") or DEFAULT_ALGORITHM)
+    known = _Known(env_id, algorithm)
+    tree: Tree = {}
+    for item in given:
+        _plant(tree, known.resolve(item), item)
+    _choose_budget(tree)
+    sections = {
+        name: _build(cls, tree.pop(name, {}), name)
+        for name, cls in typing.get_type_hints(Config).items()
+        if name not in OPEN_SECTIONS
+    }
+    config = Config(
+        env={"id": env_id, **known.read_open("env", tree.pop("env", {}))},
+        algorithm={"name": algorithm, **known.read_open("algorithm", tree.pop("algorithm", {}))},
+        **sections,
+    )
+    if not config.run.joint_samples and not config.run.task_passes:
+        raise SettingError("the run has no budget: run.joint_samples and run.task_passes are both 0")
+    return config
+
+
+def load_env_settings(env_id: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Settings of an environment alone, from `key=value` or `env.key=value` items.
+
+    Raises:
+        SettingError: for a key that the environment does not have, or a value of the wrong type.
+    """
+    known = _Known(env_id, None)
+    tree: Tree = {}
+    for word in overrides:
+        item = _parse_word(word, 0)
+        key = item.key[1:] if item.key[0] == "env" and len(item.key) > 1 else item.key
+        _plant(tree, ("env", *key), item)
+    return known.read_open("env", tree.get("env", {}))
+
+
+def find_preset(name: str) -> Path:
+    """Path of a preset, by its name or as a path to a TOML file."""
+    packaged = PRESETS / f"{name}.toml"
+    if packaged.is_file():
+        return packaged
+    if Path(name).is_file():
+        return Path(name)
+    raise SettingError(f"unknown preset {name!r}{suggest(name, list_presets())}")
+
+
+def list_presets() -> list[str]:
+    """Names of the packaged presets."""
+    return sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.toml"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict.
+
+    Raises:
+        SettingError: when it is missing or not TOML.
+    """
+    path = path.expanduser()
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingError(f"no such config file: {path}") from None
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{path}: cannot be read as TOML ({error})") from None
+
+
+def parse_value(text: str) -> Any:
+    """A value of the command line: a TOML literal (number, true, list, quoted text), else the bare text."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    if set(parsed) != {"value"} or not isinstance(parsed["value"], (bool, int, float, str, list, dict)):
+        return text  # several lines, or a date, which no setting takes
+    return parsed["value"]
+
+
+def _parse_word(word: str, layer: int) -> _Given:
+    key, sign, text = word.partition("=")
+    parts = tuple(part.strip() for part in key.split("."))
+    if not sign or not all(parts):
+        raise SettingError(f"{COMMAND_LINE}: {word!r} is not key=value")
+    return _Given(parts, parse_value(text.strip()), text.strip(), layer, COMMAND_LINE)
+
+
+def _leaves(table: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*prefix, key))
+        else:
+            yield (*prefix, key), value
+
+
+def _last(given: Iterable[_Given], *names: str) -> Any:
+    values = [item.value for item in given if item.name in names]
+    return values[-1] if values else None
+
+
+def _plant(tree: Tree, path: tuple[str, ...], item: _Given) -> None:
+    """Put a value into the tree; what stood in its place or above it gives way, as later layers win."""
+    for key in path[:-1]:
+        below = tree.get(key)
+        tree = tree.setdefault(key, {}) if isinstance(below, dict) else tree.__setitem__(key, {}) or tree[key]
+    if isinstance(item.value, Mapping) and item.value:
+        for key, value in _leaves(item.value):
+            _plant(tree, (path[-1], *key), dataclasses.replace(item, value=value, text=None))
+    else:
+        tree[path[-1]] = item
+
+
+def _choose_budget(tree: Tree) -> None:
+    """Keep the budget that the last layer names: joint samples or passes over the tasks, never both."""
+    run = tree.get("run")
+    if not isinstance(run, dict):
+        return
+    samples, passes = (
+        item if isinstance(item, _Given) and item.value not in (0, "") else None
+        for item in (run.get("joint_samples"), run.get("task_passes"))
+    )
+    if samples and passes:
+        if samples.layer == passes.layer:
+            raise samples.error("give run.joint_samples or run.task_passes as the budget, not both")
+        del run["joint_samples" if passes.layer > samples.layer else "task_passes"]
+        samples, passes = (None, passes) if passes.layer > samples.layer else (samples, None)
+    if passes:
+        run["joint_samples"] = dataclasses.replace(passes, value=0, text=None)
+
+
+# -- what is known -------------------------------------------------------------------------------------------------
+
+
+class _Known:
+    """Every key that the chosen environment and algorithm allow, and how to read a key as written."""
+
+    def __init__(self, env_id: str, algorithm: str | None) -> None:
+        self.open: dict[str, dict[str, tuple[Any, Mapping[str, Any]]]] = {
+            "env": {
+                name: (simple_hint(parameter.annotation), {})
+                for name, parameter in collm_envs.spec(env_id).settings().items()
+            },
+            "algorithm": _estimator_fields(algorithm) if algorithm else {},
+        }
+        self.owner = {"env": env_id, "algorithm": f"algorithm {algorithm}"}
+        keys = [row.key for row in explain(Config)]
+        keys += [f"{section}.{name}" for section, names in self.open.items() for name in names]
+        self.keys = {tuple(key.split(".")) for key in keys} | {("env", "id"), ("algorithm", "name")}
+        self.by_name: dict[str, list[tuple[str, ...]]] = {}
+        for path in sorted({path[: i + 1] for path in self.keys for i in range(1, len(path))}):
+            if "<name>" not in path and path not in (("env", "id"), ("algorithm", "name")):
+                self.by_name.setdefault(path[-1], []).append(path)
+
+    def resolve(self, item: _Given) -> tuple[str, ...]:
+        """The full path of a key as written.
+
+        Raises:
+            SettingError: for a name that no section has, or several have.
+        """
+        head, rest = item.key[0], item.key[1:]
+        sections = {path[0] for path in self.keys}
+        if head in sections and (rest or head not in ALIASES):
+            return item.key
+        if head in ALIASES:
+            return (*ALIASES[head].split("."), *rest)
+        found = self.by_name.get(head, [])
+        if len(found) == 1:
+            return (*found[0], *rest)
+        if found:
+            raise item.error(f"{head!r} is ambiguous; write " + " or ".join(map(".".join, found)))
+        names = {*ALIASES, *self.by_name, *map(".".join, self.keys)}
+        raise item.error(f"unknown setting {item.name!r}{suggest(item.name, names)}")
+
+    def read_open(self, section: str, tree: Any) -> dict[str, Any]:
+        """The settings of `env` or `algorithm`, checked against the environment or estimator chosen."""
+        if isinstance(tree, _Given):
+            raise _not_a_setting(tree, section)
+        values = {}
+        for name, below in tree.items():
+            item = _first_given(below)
+            if name == ("id" if section == "env" else "name"):
+                continue
+            known = self.open[section]
+            if name not in known:
+                raise item.error(f"{self.owner[section]} has no setting {name!r}{suggest(name, known)}")
+            hint, limits = known[name]
+            values[name] = _read_leaf(below, f"{section}.{name}", hint, limits)
+        return values
+
+
+def simple_hint(annotation: Any) -> Any:
+    """The type an environment's parameter is annotated with, or Any where the annotation is not a simple one."""
+    if not isinstance(annotation, str):
+        plain = isinstance(annotation, type) and annotation in _SIMPLE_TYPES.values()
+        return annotation if plain else Any
+    options = [_SIMPLE_TYPES.get(part.strip(), Any) for part in annotation.split("|")]
+    return Any if Any in options else typing.Union[tuple(options)]  # noqa: UP007  # built at run time
+
+
+def _estimator_fields(algorithm: str) -> dict[str, tuple[Any, Mapping[str, Any]]]:
+    from collm_agents.algorithms import find_algorithm  # here, since estimators may import torch
+
+    estimator = find_algorithm(algorithm).estimator
+    hints = typing.get_type_hints(estimator)
+    return {spec.name: (hints[spec.name], spec.metadata) for spec in dataclasses.fields(estimator) if spec.init}
+
+
+# -- building ------------------------------------------------------------------------------------------------------
+
+
+def _build(cls: type, tree: Any, where: str) -> Any:
+    """A section from its part of the tree."""
+    if isinstance(tree, _Given):
+        if tree.value == {}:
+            return cls()
+        raise _not_a_setting(tree, where)
+    specs = {spec.name: spec for spec in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for name, below in tree.items():
+        full = f"{where}.{name}"
+        if name not in specs:
+            keys = [row.key for row in explain(Config)]
+            near = suggest(name, specs) if set(specs) & set(_near(name, specs)) else suggest(full, keys)
+            raise _first_given(below).error(f"unknown setting {full!r}{near or suggest(name, specs)}")
+        hint = hints[name]
+        table = typing.get_args(hint)[1:] if typing.get_origin(hint) is Mapping else ()
+        if dataclasses.is_dataclass(hint):
+            values[name] = _build(typing.cast(type, hint), below, full)
+        elif table and dataclasses.is_dataclass(table[0]) and isinstance(below, dict):
+            values[name] = {key: _build(table[0], part, f"{full}.{key}") for key, part in below.items()}
+        else:
+            values[name] = _read_leaf(below, full, hint, specs[name].metadata)
+    try:
+        return cls(**values)
+    except SettingError as error:
+        raise (_first_given(tree).error(str(error)) if tree else error) from None
+
+
+def _near(word: str, options: Iterable[str]) -> list[str]:
+    import difflib
+
+    return difflib.get_close_matches(word, list(options), n=2, cutoff=0.6)
+
+
+def _read_leaf(below: Any, name: str, hint: Any, limits: Mapping[str, Any]) -> Any:
+    item, value = _first_given(below), _plain_tree(below)
+    if item.text is not None and not isinstance(value, str) and _takes_text(hint):
+        try:
+            value = check_type(name, value, hint)
+        except SettingError:
+            value = item.text  # `out=7` is a folder called 7, not a number
+    try:
+        value = check_type(name, value, hint)
+        check_limits(name, value, limits)
+    except SettingError as error:
+        raise item.error(str(error)) from None
+    return value
+
+
+def _takes_text(hint: Any) -> bool:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return hint is str or (union and str in typing.get_args(hint))
+
+
+def _plain_tree(below: Any) -> Any:
+    if isinstance(below, _Given):
+        return below.value
+    return {key: _plain_tree(part) for key, part in below.items()}
+
+
+def _first_given(below: Any) -> _Given:
+    while isinstance(below, dict):
+        below = next(iter(below.values()))
+    return below
+
+
+def _not_a_setting(item: _Given, section: str) -> SettingError:
+    return item.error(f"{section!r} is a section, not a setting; write {section}.key=value")
+
+
+# -- telling -------------------------------------------------------------------------------------------------------
+
+
+def dump_config(config: Config) -> str:
+    """TOML text that loads back to an equal `Config`."""
+    import tomli_w  # in the extra `train`; reading needs only the standard library
+
+    return tomli_w.dumps(_to_plain(config))
+
+
+def _to_plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {spec.name: _to_plain(getattr(value, spec.name)) for spec in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _to_plain(part) for key, part in value.items() if part is not None}
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(part) for part in value]
+    return value
+
+
+def explain(section: Any, prefix: str = "") -> list[Explained]:
+    """The settings of a section's dataclass, those of its own sections included.
+
+    Args:
+        section: `Config`, a section of it, or an estimator; the class or an instance.
+        prefix: dotted path of the section, put before every key.
+    """
+    cls = section if isinstance(section, type) else type(section)
+    hints = typing.get_type_hints(cls)
+    rows: list[Explained] = []
+    for spec in dataclasses.fields(cls):
+        if not spec.init or (cls is Config and spec.name in OPEN_SECTIONS):
+            continue
+        key = f"{prefix}.{spec.name}" if prefix else spec.name
+        table = typing.get_args(hints[spec.name])[1:] if typing.get_origin(hints[spec.name]) is Mapping else ()
+        if dataclasses.is_dataclass(hints[spec.name]):
+            rows += explain(hints[spec.name], key)
+        elif table and dataclasses.is_dataclass(table[0]):
+            rows += explain(table[0], f"{key}.<name>")
+        else:
+            rows.append(Explained(key, _default(spec), spec.metadata.get("doc", ""), _limits(spec.metadata)))
+    return rows
+
+
+def explain_env(cls: type) -> list[Explained]:
+    """The settings of an environment class, with the lines of doc in its docstrings."""
+    from collm_envs.registry import env_settings
+
+    docs: dict[str, str] = {}
+    for base in cls.__mro__:
+        for name, doc in _documented_args(inspect.cleandoc(base.__doc__ or "")):
+            docs.setdefault(name, doc)
+    return [
+        Explained(name, "" if spec.default is spec.empty else spec.default, docs.get(name, ""), "")
+        for name, spec in env_settings(cls).items()
+    ]
+
+
+def _documented_args(doc: str) -> Iterator[tuple[str, str]]:
+    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n(?=[ ]))*)", doc, re.MULTILINE)
+    for match in re.finditer(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE):
+        yield match[1], " ".join(match[2].split())
+
+
+def _default(spec: dataclasses.Field) -> Any:
+    if spec.default is not dataclasses.MISSING:
+        return spec.default
+    return spec.default_factory() if spec.default_factory is not dataclasses.MISSING else ""
+
+
+def _limits(metadata: Mapping[str, Any]) -> str:
+    if metadata.get("choices") is not None:
+        return " | ".join(str(choice) or '""' for choice in metadata["choices"])
+    signs = (("above", ">"), ("low", ">="), ("high", "<="))
+    return ", ".join(f"{sign} {metadata[key]}" for key, sign in signs if metadata.get(key) is not None)
