@@ -1,3 +1,129 @@
-"""placeholder"""
+"""`check_env`: the contract of an environment, for anyone who writes one.
+
+For task authors, inside this project or outside. It plays a few short episodes and reports everything it
+finds at once, each with where and how to mend it. It judges whether an environment keeps the contract (pure
+hooks, seeds, honest scores, hostile replies survived), not whether the task is a good one. The checks
+themselves stand in `contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-def check_env(env: Any) -> Any: ...
+
+from collm_envs.contract import CHECKS, Note
+from collm_envs.env import CollabEnv
+from collm_envs.errors import CollmError, InputError
+from collm_envs.probe import Subject
+from collm_envs.registry import env_settings, make
+
+
+class CheckError(InputError):
+    """An environment does not keep its contract; the message is the report."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of the check.
+
+    Attributes:
+        check: what was looked at.
+        ok: whether it holds.
+        message: what was seen, with class, hook, task and turn where they matter.
+        remedy: where and how to mend it; empty where nothing is wrong.
+    """
+
+    check: str
+    ok: bool
+    message: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Everything `check_env` found.
+
+    Attributes:
+        name: the environment, as it was named.
+        findings: one or more per check, in the order they ran.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds."""
+        return all(finding.ok for finding in self.findings)
+
+    def raise_if_failed(self) -> CheckReport:
+        """Raise `CheckError` with the report unless every check holds; returns the report."""
+        if not self.ok:
+            raise CheckError(str(self))
+        return self
+
+    def __str__(self) -> str:
+        width = max((len(finding.check) for finding in self.findings), default=0)
+        lines = []
+        for finding in self.findings:
+            status = "ok  " if finding.ok else "FAIL"
+            lines.append(f"  {status}  {finding.check:<{width}}  {finding.message}".rstrip())
+            if finding.remedy:
+                lines.append(f"        {'':<{width}}  -> {finding.remedy}")
+        failed = sum(not finding.ok for finding in self.findings)
+        verdict = f"{failed} of {len(self.findings)} failed" if failed else f"all {len(self.findings)} hold"
+        return "\n".join([f"{self.name}: {verdict}", *lines])
+
+
+def check_env(env_or_id: str | type[CollabEnv] | CollabEnv, **kwargs: Any) -> CheckReport:
+    """Check that an environment keeps the contract of `CollabEnv`.
+
+    Args:
+        env_or_id: a registered id, a `module:Class` name, a class or an instance. An instance is reset and
+            played as it is; ids and classes are also built with other settings.
+        kwargs: settings for an id or a class; they are not varied.
+
+    Returns:
+        The report; `report.raise_if_failed()` turns failures into an error.
+
+    Raises:
+        InputError: for something that is no environment, an unknown id or a wrong setting.
+    """
+    subject = _subject(env_or_id, kwargs)
+    findings: list[Finding] = []
+    for name, check in CHECKS.items():
+        try:
+            for what, remedy in check(subject):
+                findings.append(Finding(name, False, what, remedy))
+        except Note as note:
+            findings.append(Finding(name, True, f"note: {note}"))
+        except Exception as error:  # whatever a broken environment raises is a finding
+            text = str(error) if isinstance(error, CollmError) else f"{type(error).__name__}: {error}"
+            findings.append(Finding(name, False, text, f"mend what raises this in {subject.where('*')}"))
+        if not any(finding.check == name for finding in findings):
+            findings.append(Finding(name, True))
+    return CheckReport(subject.name, tuple(findings))
+
+
+def _subject(env_or_id: Any, kwargs: Mapping[str, Any]) -> Subject:
+    if isinstance(env_or_id, CollabEnv):
+        if kwargs:
+            raise InputError(f"settings ({', '.join(kwargs)}) are for ids and classes, not for an instance")
+        return Subject(env_or_id.env_id, type(env_or_id), lambda: env_or_id, frozenset())
+    if isinstance(env_or_id, str):
+
+        def build(**more: Any) -> CollabEnv:
+            return make(env_or_id, **{**kwargs, **more})
+
+        name = env_or_id
+    elif isinstance(env_or_id, type) and issubclass(env_or_id, CollabEnv):
+
+        def build(**more: Any) -> CollabEnv:
+            return env_or_id(**{**kwargs, **more})
+
+        name = f"{env_or_id.__module__}:{env_or_id.__qualname__}"
+    else:
+        raise InputError(f"check_env takes an id, a CollabEnv class or an instance, not {env_or_id!r}")
+    env_class = type(build())
+    return Subject(name, env_class, build, frozenset(env_settings(env_class)) - frozenset(kwargs))

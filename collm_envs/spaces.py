@@ -66,11 +66,11 @@ def _flatten_space(space: UnicodeText) -> UnicodeText:
     return space
 
 
-@flatten.register(UnicodeText)  # type: ignore[misc]  # gymnasium types its spaces invariantly
-def _flatten(space: UnicodeText, x: str) -> str:
+@flatten.register(UnicodeText)
+def _flatten(space: UnicodeText, x: str) -> str:  # type: ignore[misc]  # Space[T] is invariant
     return x
 
 
-@unflatten.register(UnicodeText)  # type: ignore[misc]
-def _unflatten(space: UnicodeText, x: str) -> str:
+@unflatten.register(UnicodeText)
+def _unflatten(space: UnicodeText, x: str) -> str:  # type: ignore[misc]  # the same
     return x
