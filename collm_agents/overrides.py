@@ -9,23 +9,21 @@ declarations in `config.py`, and values that only an environment can judge are j
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import collm_envs
 from collm_agents.config import DEFAULT_ALGORITHM, Config, check_limits, check_type
+from collm_agents.explain import OPEN_SECTIONS, explain
 from collm_envs.errors import SettingError, suggest
 
 PRESETS = Path(__file__).parent / "presets"
 COMMAND_LINE = "command line"
-OPEN_SECTIONS = ("env", "algorithm")
 ALIASES: dict[str, str] = {
     "algorithm": "algorithm.name",
     "model": "team.model",
@@ -46,15 +44,6 @@ ALIASES: dict[str, str] = {
     "update_epochs": "learner.update_epochs",
 }
 _SIMPLE_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
-
-
-class Explained(NamedTuple):
-    """One setting as `--help` prints it."""
-
-    key: str
-    default: Any
-    doc: str
-    limits: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,7 @@ class _Given:
 Tree = dict[str, Any]  # nested tables whose leaves are `_Given`
 
 
-# -- loading -----------------------------------------------------------------------------------------------------
+# -- loading ----------------------------------------------------------------------------------------------
 
 
 def load_config(
@@ -115,10 +104,12 @@ def load_config(
         for number, (table, place) in enumerate(zip(layers, places, strict=True))
         for key, value in _leaves(table)
     ]
-    given += [_parse_word(word, len(layers)) for word in overrides]
+    given += [item for word in overrides for item in _parse_word(word, len(layers))]
     env_id = env_id or _last(given, "env.id")
     if env_id is None:
-        raise SettingError("no environment given; name one, such as writing/tldr-mini-v0 (`collm envs` lists them)")
+        raise SettingError(
+            "no environment given; name one, such as writing/tldr-mini-v0 (`collm envs` lists them)"
+        )
     algorithm = str(_last(given, "algorithm.name", "algorithm") or DEFAULT_ALGORITHM)
     known = _Known(env_id, algorithm)
     tree: Tree = {}
@@ -148,8 +139,7 @@ def load_env_settings(env_id: str, overrides: Sequence[str]) -> dict[str, Any]:
     """
     known = _Known(env_id, None)
     tree: Tree = {}
-    for word in overrides:
-        item = _parse_word(word, 0)
+    for item in (item for word in overrides for item in _parse_word(word, 0)):
         key = item.key[1:] if item.key[0] == "env" and len(item.key) > 1 else item.key
         _plant(tree, ("env", *key), item)
     return known.read_open("env", tree.get("env", {}))
@@ -196,12 +186,16 @@ def parse_value(text: str) -> Any:
     return parsed["value"]
 
 
-def _parse_word(word: str, layer: int) -> _Given:
+def _parse_word(word: str, layer: int) -> list[_Given]:
+    """One item of the command line; an inline table gives one value per entry."""
     key, sign, text = word.partition("=")
     parts = tuple(part.strip() for part in key.split("."))
     if not sign or not all(parts):
         raise SettingError(f"{COMMAND_LINE}: {word!r} is not key=value")
-    return _Given(parts, parse_value(text.strip()), text.strip(), layer, COMMAND_LINE)
+    value = parse_value(text.strip())
+    if isinstance(value, Mapping) and value:
+        return [_Given((*parts, *key), part, None, layer, COMMAND_LINE) for key, part in _leaves(value)]
+    return [_Given(parts, value, text.strip(), layer, COMMAND_LINE)]
 
 
 def _leaves(table: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -220,13 +214,10 @@ def _last(given: Iterable[_Given], *names: str) -> Any:
 def _plant(tree: Tree, path: tuple[str, ...], item: _Given) -> None:
     """Put a value into the tree; what stood in its place or above it gives way, as later layers win."""
     for key in path[:-1]:
-        below = tree.get(key)
-        tree = tree.setdefault(key, {}) if isinstance(below, dict) else tree.__setitem__(key, {}) or tree[key]
-    if isinstance(item.value, Mapping) and item.value:
-        for key, value in _leaves(item.value):
-            _plant(tree, (path[-1], *key), dataclasses.replace(item, value=value, text=None))
-    else:
-        tree[path[-1]] = item
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[path[-1]] = item
 
 
 def _choose_budget(tree: Tree) -> None:
@@ -247,7 +238,7 @@ def _choose_budget(tree: Tree) -> None:
         run["joint_samples"] = dataclasses.replace(passes, value=0, text=None)
 
 
-# -- what is known -------------------------------------------------------------------------------------------------
+# -- what is known ----------------------------------------------------------------------------------------
 
 
 class _Known:
@@ -266,7 +257,7 @@ class _Known:
         keys += [f"{section}.{name}" for section, names in self.open.items() for name in names]
         self.keys = {tuple(key.split(".")) for key in keys} | {("env", "id"), ("algorithm", "name")}
         self.by_name: dict[str, list[tuple[str, ...]]] = {}
-        for path in sorted({path[: i + 1] for path in self.keys for i in range(1, len(path))}):
+        for path in sorted({key[: i + 1] for key in self.keys for i in range(1, len(key))}):
             if "<name>" not in path and path not in (("env", "id"), ("algorithm", "name")):
                 self.by_name.setdefault(path[-1], []).append(path)
 
@@ -278,17 +269,39 @@ class _Known:
         """
         head, rest = item.key[0], item.key[1:]
         sections = {path[0] for path in self.keys}
-        if head in sections and (rest or head not in ALIASES):
-            return item.key
-        if head in ALIASES:
-            return (*ALIASES[head].split("."), *rest)
         found = self.by_name.get(head, [])
-        if len(found) == 1:
-            return (*found[0], *rest)
-        if found:
+        if head in sections and (rest or head not in ALIASES):
+            path = item.key
+        elif head in ALIASES:
+            path = (*ALIASES[head].split("."), *rest)
+        elif len(found) == 1:
+            path = (*found[0], *rest)
+        elif found:
             raise item.error(f"{head!r} is ambiguous; write " + " or ".join(map(".".join, found)))
-        names = {*ALIASES, *self.by_name, *map(".".join, self.keys)}
-        raise item.error(f"unknown setting {item.name!r}{suggest(item.name, names)}")
+        else:
+            names = {*ALIASES, *self.by_name, *map(".".join, self.keys)}
+            raise item.error(f"unknown setting {item.name!r}{suggest(item.name, names)}")
+        if path[0] not in OPEN_SECTIONS:
+            self._check(path, item)
+        return path
+
+    def _check(self, path: tuple[str, ...], item: _Given) -> None:
+        """Raise where a closed section has no setting of this path."""
+
+        def under(key: tuple[str, ...], start: tuple[str, ...]) -> bool:
+            return len(key) > len(start) and all(a in (b, "<name>") for a, b in zip(key, start, strict=False))
+
+        if any(len(key) == len(path) and under((*key, ""), path) for key in self.keys):
+            return
+        if any(under(key, path) for key in self.keys):
+            if item.value != {}:
+                raise _not_a_setting(item, ".".join(path))
+            return
+        depth = max(i for i in range(1, len(path)) if any(under(key, path[:i]) for key in self.keys))
+        siblings = {key[depth] for key in self.keys if under(key, path[:depth])}
+        elsewhere = [".".join(found) for found in self.by_name.get(path[-1], ())]
+        near = suggest(path[-1], elsewhere) if elsewhere else suggest(".".join(path[depth:]), siblings)
+        raise item.error(f"unknown setting {'.'.join(path)!r}{near}")
 
     def read_open(self, section: str, tree: Any) -> dict[str, Any]:
         """The settings of `env` or `algorithm`, checked against the environment or estimator chosen."""
@@ -308,7 +321,7 @@ class _Known:
 
 
 def simple_hint(annotation: Any) -> Any:
-    """The type an environment's parameter is annotated with, or Any where the annotation is not a simple one."""
+    """The type an environment's parameter is annotated with; Any where it is not a simple one."""
     if not isinstance(annotation, str):
         plain = isinstance(annotation, type) and annotation in _SIMPLE_TYPES.values()
         return annotation if plain else Any
@@ -321,45 +334,37 @@ def _estimator_fields(algorithm: str) -> dict[str, tuple[Any, Mapping[str, Any]]
 
     estimator = find_algorithm(algorithm).estimator
     hints = typing.get_type_hints(estimator)
-    return {spec.name: (hints[spec.name], spec.metadata) for spec in dataclasses.fields(estimator) if spec.init}
+    return {
+        spec.name: (hints[spec.name], spec.metadata) for spec in dataclasses.fields(estimator) if spec.init
+    }
 
 
-# -- building ------------------------------------------------------------------------------------------------------
+# -- building ---------------------------------------------------------------------------------------------
 
 
 def _build(cls: type, tree: Any, where: str) -> Any:
-    """A section from its part of the tree."""
-    if isinstance(tree, _Given):
-        if tree.value == {}:
-            return cls()
-        raise _not_a_setting(tree, where)
+    """A section from its part of the tree, whose keys `resolve` has checked."""
+    if isinstance(tree, _Given):  # an empty table
+        return cls()
     specs = {spec.name: spec for spec in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for name, below in tree.items():
         full = f"{where}.{name}"
-        if name not in specs:
-            keys = [row.key for row in explain(Config)]
-            near = suggest(name, specs) if set(specs) & set(_near(name, specs)) else suggest(full, keys)
-            raise _first_given(below).error(f"unknown setting {full!r}{near or suggest(name, specs)}")
         hint = hints[name]
         table = typing.get_args(hint)[1:] if typing.get_origin(hint) is Mapping else ()
         if dataclasses.is_dataclass(hint):
             values[name] = _build(typing.cast(type, hint), below, full)
         elif table and dataclasses.is_dataclass(table[0]) and isinstance(below, dict):
-            values[name] = {key: _build(table[0], part, f"{full}.{key}") for key, part in below.items()}
+            values[name] = {
+                key: _build(typing.cast(type, table[0]), part, f"{full}.{key}") for key, part in below.items()
+            }
         else:
             values[name] = _read_leaf(below, full, hint, specs[name].metadata)
     try:
         return cls(**values)
     except SettingError as error:
         raise (_first_given(tree).error(str(error)) if tree else error) from None
-
-
-def _near(word: str, options: Iterable[str]) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(word, list(options), n=2, cutoff=0.6)
 
 
 def _read_leaf(below: Any, name: str, hint: Any, limits: Mapping[str, Any]) -> Any:
@@ -398,7 +403,7 @@ def _not_a_setting(item: _Given, section: str) -> SettingError:
     return item.error(f"{section!r} is a section, not a setting; write {section}.key=value")
 
 
-# -- telling -------------------------------------------------------------------------------------------------------
+# -- writing ----------------------------------------------------------------------------------------------
 
 
 def dump_config(config: Config) -> str:
@@ -416,60 +421,3 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_to_plain(part) for part in value]
     return value
-
-
-def explain(section: Any, prefix: str = "") -> list[Explained]:
-    """The settings of a section's dataclass, those of its own sections included.
-
-    Args:
-        section: `Config`, a section of it, or an estimator; the class or an instance.
-        prefix: dotted path of the section, put before every key.
-    """
-    cls = section if isinstance(section, type) else type(section)
-    hints = typing.get_type_hints(cls)
-    rows: list[Explained] = []
-    for spec in dataclasses.fields(cls):
-        if not spec.init or (cls is Config and spec.name in OPEN_SECTIONS):
-            continue
-        key = f"{prefix}.{spec.name}" if prefix else spec.name
-        table = typing.get_args(hints[spec.name])[1:] if typing.get_origin(hints[spec.name]) is Mapping else ()
-        if dataclasses.is_dataclass(hints[spec.name]):
-            rows += explain(hints[spec.name], key)
-        elif table and dataclasses.is_dataclass(table[0]):
-            rows += explain(table[0], f"{key}.<name>")
-        else:
-            rows.append(Explained(key, _default(spec), spec.metadata.get("doc", ""), _limits(spec.metadata)))
-    return rows
-
-
-def explain_env(cls: type) -> list[Explained]:
-    """The settings of an environment class, with the lines of doc in its docstrings."""
-    from collm_envs.registry import env_settings
-
-    docs: dict[str, str] = {}
-    for base in cls.__mro__:
-        for name, doc in _documented_args(inspect.cleandoc(base.__doc__ or "")):
-            docs.setdefault(name, doc)
-    return [
-        Explained(name, "" if spec.default is spec.empty else spec.default, docs.get(name, ""), "")
-        for name, spec in env_settings(cls).items()
-    ]
-
-
-def _documented_args(doc: str) -> Iterator[tuple[str, str]]:
-    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n(?=[ ]))*)", doc, re.MULTILINE)
-    for match in re.finditer(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE):
-        yield match[1], " ".join(match[2].split())
-
-
-def _default(spec: dataclasses.Field) -> Any:
-    if spec.default is not dataclasses.MISSING:
-        return spec.default
-    return spec.default_factory() if spec.default_factory is not dataclasses.MISSING else ""
-
-
-def _limits(metadata: Mapping[str, Any]) -> str:
-    if metadata.get("choices") is not None:
-        return " | ".join(str(choice) or '""' for choice in metadata["choices"])
-    signs = (("above", ">"), ("low", ">="), ("high", "<="))
-    return ", ".join(f"{sign} {metadata[key]}" for key, sign in signs if metadata.get(key) is not None)

@@ -1,0 +1,82 @@
+import dataclasses
+from collections.abc import Mapping
+
+import pytest
+
+from collm_agents.config import (
+    Config,
+    LearnerConfig,
+    RolloutConfig,
+    RunConfig,
+    SamplingConfig,
+    TeamConfig,
+    check_limits,
+    check_type,
+)
+from collm_agents.explain import explain
+from collm_envs import SettingError
+
+
+def test_every_setting_has_one_line_of_doc():
+    rows = explain(Config)
+    assert len(rows) > 50
+    for row in rows:
+        assert row.doc, row.key
+        assert "\n" not in row.doc, row.key
+
+
+def test_defaults_keep_their_own_limits():
+    config = Config()
+    for section in dataclasses.fields(config):
+        value = getattr(config, section.name)
+        if dataclasses.is_dataclass(value):
+            dataclasses.replace(value)
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().seed = 1
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: RunConfig(seed=-1), "run.seed must be at least 0"),
+        (lambda: RunConfig(seed=True), "run.seed must be a whole number, not True"),
+        (lambda: RunConfig(seed=1.0), "run.seed must be a whole number"),
+        (lambda: SamplingConfig(top_p=0), "top_p must be greater than 0"),
+        (lambda: SamplingConfig(top_p=1.01), "top_p must be at most 1"),
+        (lambda: LearnerConfig(lr=float("inf")), "learner.lr must be finite"),
+        (lambda: LearnerConfig(lr="1"), "learner.lr must be a number"),
+        (lambda: TeamConfig(tuning="Lora"), "is not a choice; did you mean 'lora'"),
+        (lambda: RolloutConfig(branching=()), "one whole number >= 1 per turn"),
+        (lambda: RolloutConfig(branching=[4, 0]), "one whole number >= 1 per turn"),
+        (lambda: RolloutConfig(branching=[4, 1.5]), "rollout.branching must be"),
+        (lambda: RolloutConfig(joint_mode="cross"), "is not a choice"),
+    ],
+)
+def test_wrong_values_are_refused_where_a_section_is_built(build, message):
+    with pytest.raises(SettingError, match=message):
+        build()
+
+
+def test_boundaries_are_allowed():
+    assert SamplingConfig(top_p=1).top_p == 1.0
+    assert SamplingConfig(top_p=1e-9).top_p == 1e-9
+    assert RunConfig(seed=0).seed == 0
+    assert RolloutConfig(branching=[4, 1]).branching == (4, 1)
+
+
+def test_types():
+    assert check_type("x", 3, float) == 3.0
+    assert check_type("x", [1, 2], tuple) == (1, 2)
+    assert check_type("x", None, int | None) is None
+    assert check_type("x", {"a": 1}, Mapping[str, float]) == {"a": 1.0}
+    with pytest.raises(SettingError, match="x must be a whole number or none, not 'a'"):
+        check_type("x", "a", int | None)
+    with pytest.raises(SettingError, match=r"x\.a must be a number"):
+        check_type("x", {"a": "b"}, Mapping[str, float])
+
+
+def test_text_has_no_numeric_limits():
+    check_limits("x", "text", {"low": 0})
