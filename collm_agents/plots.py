@@ -18,7 +18,7 @@ from collm_agents.tracking import METRICS, read_rows
 from collm_envs.errors import InputError
 
 Floats = npt.NDArray[np.float64]
-# Student's t, 97.5 % quantile, for 1 to 10 degrees of freedom; beyond that the expansion below is within 0.5 %.
+# Student's t, 97.5 % quantile, for 1 to 10 degrees of freedom; beyond that an expansion is within 0.1 %.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
@@ -119,12 +119,10 @@ def curve(
     found = read_curve(folders, metric)
     lines = read_references(folders[0], metric) if references is None else dict(references)
 
-    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    axes = figure.subplots()
     band = "95 % interval over tasks" if found.runs == 1 else f"95 % interval over {found.runs} runs"
     axes.fill_between(found.x, found.low, found.high, alpha=0.2, linewidth=0, label=band)
     axes.plot(found.x, found.mean, marker="o", markersize=3, label="trained" if found.runs == 1 else "mean")
@@ -141,5 +139,4 @@ def curve(
     out = Path(out_png)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
-    pyplot.close(figure)
     return out

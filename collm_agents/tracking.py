@@ -150,7 +150,7 @@ class Tracker:
 
     def _open_board(self) -> Any:
         if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
+            from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(self.run_dir / TENSORBOARD), purge_step=self._purge_step)
         return self._board
@@ -208,7 +208,7 @@ class _LiveView:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
-            TextColumn(title),
+            TextColumn(title, markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("joint samples"),

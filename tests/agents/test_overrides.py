@@ -60,8 +60,8 @@ def test_values_are_toml_literals_or_bare_text(text, value):
 
 
 def test_defaults_and_aliases():
-    config = load("model=some/model", "tuning=lora", "seed=3", "num_turns=2", "reward=sparse",
-                  "branching=[4,1]", "update_epochs=5", "out=here", "joint_samples=10", "split=train[:5]")  # fmt: skip
+    words = "model=some/model tuning=lora seed=3 num_turns=2 reward=sparse branching=[4,1] update_epochs=5"
+    config = load(*words.split(), "out=here", "joint_samples=10", "split=train[:5]")
     assert (config.env_id, config.algorithm_name) == (ENV, "probe")
     assert config.env_kwargs == {"num_turns": 2, "reward": "sparse", "split": "train[:5]"}
     assert (config.team.model, config.team.tuning) == ("some/model", "lora")
