@@ -1,0 +1,144 @@
+"""`Critic`: a view of the history × ownership -> values.
+
+For learners. The joint view reads `env.state()`; the local view reads one agent's own history and nothing of its
+partners. One critic for all agents gives [Q] values, one per agent gives [Q, A]. Its text is role-labelled
+plain text in its own tokenizer, encoded piece by piece as histories grow, so what a turn adds is all that is
+tokenised; the paper's m_t (turn and last score) is appended when asked for and never becomes history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collm_agents.batch import Floats, Rollouts, token_batches
+from collm_agents.advantages import Queries
+from collm_agents.chat import ChatFormat
+from collm_agents.models.backbone import Backbone
+from collm_agents.models.heads import ValueHead
+from collm_envs.history import entry
+
+CENTRAL = "critic"
+Encoded = dict[str, list[tuple[int, ...]]]
+
+
+def critic_members(owners: str, agents: Sequence[str]) -> list[str]:
+    """Member names of the critics: one `critic`, or one `critic_<agent>` per agent."""
+    return [CENTRAL] if owners == "one" else [f"{CENTRAL}_{agent}" for agent in agents]
+
+
+class Critic:
+    """Values of histories.
+
+    Args:
+        view: `joint` or `local`.
+        owners: `one` or `each`. A local view needs one critic per agent.
+        agents: agent names.
+        backbones: backbone by member name (`critic_members`).
+        global_info: append turn and last score (the paper's m_t) to the text.
+    """
+
+    def __init__(
+        self, view: str, owners: str, agents: Sequence[str], backbones: Mapping[str, Backbone], *, global_info: bool
+    ) -> None:
+        if view == "local" and owners == "one":
+            raise ValueError("a local view needs one critic per agent: histories differ")
+        self.view, self.owners, self.agents = view, owners, tuple(agents)
+        self.members = critic_members(owners, agents)
+        self.backbones = {member: backbones[member] for member in self.members}
+        self.heads = {m: ValueHead(b.hidden_size).to(b.device) for m, b in self.backbones.items()}
+        self.global_info = global_info
+        self._formats = {id(b): ChatFormat(b.tokenizer, template="none") for b in self.backbones.values()}
+
+    def encode(self, rollouts: Rollouts, queries: Queries) -> Encoded:
+        """Token ids of the queries, for every critic.
+
+        Raises:
+            ValueError: when a history does not start with the one before it.
+        """
+        return {member: self._encode(member, rollouts, queries) for member in self.members}
+
+    def _encode(self, member: str, rollouts: Rollouts, queries: Queries) -> list[tuple[int, ...]]:
+        backbone = self.backbones[member]
+        form = self._formats[id(backbone)]
+        history: dict[int, tuple[int, ...]] = {}
+        points = rollouts.points
+
+        def ids_of(point: int) -> tuple[int, ...]:
+            if point not in history:
+                before, parent = (), int(points.parent[point])
+                text, old = self._text(member, rollouts, point), ""
+                if parent >= 0:
+                    before, old = ids_of(parent), self._text(member, rollouts, parent)
+                if not text.startswith(old):
+                    raise ValueError(f"a joint history of {rollouts.tasks[points.tree[point]]} is not append-only")
+                history[point] = before + form.encode(text[len(old) :])
+            return history[point]
+
+        found = []
+        for q, point in enumerate(queries.point):
+            ids = ids_of(int(point))
+            if queries.replies is not None:
+                turn = int(points.turn[point])
+                said = (entry(rollouts.agents[a], turn, "says", t) for a, t in sorted(queries.replies[q].items()))
+                ids += form.encode("".join(said))
+            tail = form.encode(info_text(points.info[point])) if self.global_info else ()
+            # The newest part of a history too long for the context; `overlong` counts them.
+            room = (backbone.context_length or len(ids) + len(tail)) - len(tail)
+            found.append(ids[max(0, len(ids) - room) :] + tail)
+        return found
+
+    def overlong(self, encoded: Encoded) -> int:
+        """Inputs that fill their critic's whole context, so that older history may have been left out."""
+        return sum(
+            len(ids) >= self.backbones[m].context_length > 0 for m, inputs in encoded.items() for ids in inputs
+        )
+
+    def _text(self, member: str, rollouts: Rollouts, point: int) -> str:
+        if self.view == "joint":
+            return rollouts.points.state[point]
+        return rollouts.points.local[point][self.members.index(member)]
+
+    def forward(self, member: str, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """Values of token sequences under one critic: [B]. Gradients flow."""
+        return self.heads[member](self.backbones[member].last_hidden(member, sequences))
+
+    @torch.no_grad()
+    def values(self, encoded: Encoded, budget: int) -> Floats:
+        """Values of encoded queries.
+
+        Args:
+            encoded: token ids of Q queries per critic, from `encode`.
+            budget: most tokens per forward pass.
+
+        Returns:
+            [Q] for one critic, [Q, A] for one per agent.
+        """
+        columns = []
+        for member, sequences in encoded.items():
+            column = np.zeros(len(sequences))
+            for rows in token_batches([len(s) for s in sequences], budget):
+                column[rows] = self.forward(member, [sequences[i] for i in rows]).double().cpu().numpy()
+            columns.append(column)
+        return columns[0] if self.owners == "one" else np.stack(columns, axis=1)
+
+    def set_bias(self, value: float) -> None:
+        """Let all heads start at a value (the mean return of the first buffer)."""
+        for head in self.heads.values():
+            head.set_bias(value)
+
+    def parameters(self, member: str) -> dict[str, torch.nn.Parameter]:
+        """What one critic trains: its member of the backbone and its head."""
+        head = {f"head.{name}": p for name, p in self.heads[member].named_parameters()}
+        return {**self.backbones[member].parameters(member), **head}
+
+
+def info_text(info: Mapping[str, float]) -> str:
+    """The paper's m_t as text: turn out of horizon, last score out of the greatest."""
+    return (
+        f"turn {int(info['turn']) + 1} of {int(info['horizon'])} "
+        f"score {float(info['score']):.2f} of {float(info['high']):.2f}\n"
+    )

@@ -1,0 +1,144 @@
+"""Evaluation on fixed tasks with fixed seeds, and the report that every table and curve is made of.
+
+A report is plain data: `{"metrics": {name: {"mean", "low", "high", "n"}}, "samples": [...]}`. Intervals are 95 %
+bootstrap intervals of the mean over tasks; rates of exactly 0/1 values use Wilson's interval, which does not
+collapse when all are equal. n is the number of tasks, never of episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from collm_agents.batch import Rollouts
+from collm_agents.collect import Collector
+from collm_agents.team import AgentTeam
+from collm_envs.env import CollabEnv
+from collm_envs.history import entry
+from collm_envs.scripted import play_scripted
+from collm_envs.task import Task
+from collm_envs.vector import VecEnv
+
+Report = dict[str, Any]
+TASKS_AT_ONCE = 256
+
+
+def interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 2000) -> dict[str, float]:
+    """Mean with a 95 % interval.
+
+    Args:
+        values: one per task, [n].
+        seed: seed of the bootstrap.
+        draws: bootstrap resamples.
+
+    Returns:
+        `mean`, `low`, `high`, `n`.
+    """
+    x = np.asarray(values, dtype=float)
+    mean, n = float(x.mean()), len(x)
+    if np.isin(x, (0.0, 1.0)).all():
+        z = 1.959964
+        centre, spread = mean + z * z / (2 * n), z * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+        scale = 1 + z * z / n
+        low, high = max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    else:
+        picks = np.random.default_rng(seed).integers(0, n, size=(draws, n))
+        low, high = np.quantile(x[picks].mean(axis=1), (0.025, 0.975))
+    return {"mean": mean, "low": float(low), "high": float(high), "n": n}
+
+
+def summarise(per_task: Mapping[str, Sequence[float]], samples: Sequence[Mapping[str, Any]] = ()) -> Report:
+    """A report from one value per task and metric."""
+    return {"metrics": {name: interval(values) for name, values in per_task.items()}, "samples": list(samples)}
+
+
+def evaluate(
+    env: CollabEnv,
+    team: AgentTeam,
+    tasks: Sequence[Task],
+    *,
+    seed: int,
+    samples: int = 1,
+    greedy: bool = False,
+    keep: int = 4,
+) -> Report:
+    """Play whole episodes on given tasks.
+
+    Args:
+        env: the environment, in the form that is evaluated.
+        team: the agents.
+        tasks: all of them are played.
+        seed: seed of the draws; equal seeds give equal draws whatever was trained in between.
+        samples: episodes per task; a task's values are their mean.
+        greedy: likeliest tokens instead of draws, one episode per task.
+        keep: conversations put into the report.
+
+    Returns:
+        A report with `score` (last turn), `score_sum`, `return` (sum of rewards), `success`, `turns`,
+        `parts/<component>`, `reply_tokens`, `truncated_replies`, `truncated_episodes`.
+    """
+    branching = (1 if greedy else samples,) + (1,) * (env.num_turns - 1)
+    collector = Collector(VecEnv(env), team, branching, seed, greedy=greedy)
+    per_task: dict[str, list[float]] = {}
+    conversations: list[dict[str, Any]] = []
+    for start in range(0, len(tasks), TASKS_AT_ONCE):
+        rollouts = collector.collect([tasks[i] for i in range(start, min(start + TASKS_AT_ONCE, len(tasks)))], -1)
+        for name, values in episode_metrics(rollouts).items():
+            per_task.setdefault(name, []).extend(values)
+        leaves = rollouts.leaves[: max(0, keep - len(conversations))]
+        conversations += [conversation(rollouts, int(leaf)) for leaf in leaves]
+    return summarise(per_task, conversations)
+
+
+def episode_metrics(rollouts: Rollouts) -> dict[str, list[float]]:
+    """Metrics of whole episodes, averaged per tree: name -> one value per tree."""
+    nodes, rows = rollouts.nodes, rollouts.rows
+    found: dict[str, list[list[float]]] = {}
+    for leaf in rollouts.leaves:
+        path = rollouts.path(int(leaf))
+        used = rollouts.row_of[path].ravel()
+        values = {
+            "score": nodes.score[leaf],
+            "success": float(nodes.success[leaf]),
+            "return": nodes.reward[path].sum(),
+            "score_sum": nodes.score[path].sum(),
+            "turns": len(path),
+            **{f"parts/{name}": value for name, value in nodes.parts[leaf].items()},
+            "reply_tokens": np.mean([len(rows.reply[r]) for r in used]),
+            "truncated_replies": rows.cut[used].mean(),
+            "truncated_episodes": float(nodes.truncated[leaf]),
+        }
+        tree = rollouts.points.tree[nodes.point[leaf]]
+        for name, value in values.items():
+            found.setdefault(name, [[] for _ in rollouts.tasks])[tree].append(float(value))
+    return {name: [float(np.mean(tree)) for tree in trees] for name, trees in found.items()}
+
+
+def conversation(rollouts: Rollouts, leaf: int) -> dict[str, Any]:
+    """The joint history of one episode as text, with its task, score and success."""
+    nodes = rollouts.nodes
+    point = nodes.point[leaf]
+    turn = int(rollouts.points.turn[point])
+    said = (
+        entry(agent, turn, "says", rollouts.rows.text[row])
+        for agent, row in zip(rollouts.agents, rollouts.row_of[leaf], strict=True)
+    )
+    return {
+        "task_id": rollouts.tasks[rollouts.points.tree[point]],
+        "text": rollouts.points.state[point] + "".join(said),
+        "score": float(nodes.score[leaf]),
+        "success": bool(nodes.success[leaf]),
+    }
+
+
+def evaluate_scripted(env: CollabEnv, kinds: str | Mapping[str, str], tasks: Sequence[Task], seed: int) -> Report:
+    """The same report for scripted agents (`random`, `novice`, `oracle`), without token counts."""
+    records = play_scripted(env, kinds, tasks, seed=seed)
+    per_task: dict[str, list[float]] = {}
+    for record in records:
+        values = {k: float(record[k]) for k in ("score", "success", "return", "turns")}
+        for name, value in {**values, **{f"parts/{k}": v for k, v in record["parts"].items()}}.items():
+            per_task.setdefault(name, []).append(value)
+    return summarise(per_task)

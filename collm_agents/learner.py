@@ -1,0 +1,263 @@
+"""`Learner`: rollouts in, one update of agents and critic out.
+
+The same for every algorithm: values of what the estimator asks for, its advantages and targets, normalisation,
+policy loss per agent and squared error per critic, micro-batch by micro-batch. How a batch is split changes
+nothing but memory: every row's weight is fixed by the whole buffer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collm_agents.advantages import Estimate, Estimator, child_scan, normalise
+from collm_agents.batch import Floats, Rollouts, token_batches
+from collm_agents.config import LearnerConfig
+from collm_agents.critic import Critic, Encoded
+from collm_agents.losses import policy_loss, value_loss
+from collm_agents.team import AgentTeam
+from collm_envs.errors import CollmError
+
+
+class NonFiniteError(CollmError, ArithmeticError):
+    """A loss or gradient is not finite; names the agent or critic and the tasks concerned. Nothing was stepped."""
+
+
+class Learner:
+    """Updates a team, and its critic where the algorithm has one.
+
+    Args:
+        team: the agents.
+        critic: or None.
+        estimator: the algorithm (`advantages.Estimator`).
+        config: losses and optimizer.
+    """
+
+    def __init__(self, team: AgentTeam, critic: Critic | None, estimator: Estimator, config: LearnerConfig) -> None:
+        self.team, self.critic, self.estimator, self.config = team, critic, estimator, config
+        self.updates = 0
+        self.optimizers: dict[str, torch.optim.AdamW] = {
+            agent: self._adamw(team.backbones[agent].parameters(agent), config.lr) for agent in team.agents
+        }
+        if critic is not None:
+            for member in critic.members:
+                self.optimizers[member] = self._adamw(critic.parameters(member), config.critic_lr)
+
+    def _adamw(self, parameters: Mapping[str, torch.nn.Parameter], lr: float) -> torch.optim.AdamW:
+        return torch.optim.AdamW(list(parameters.values()), lr=lr, weight_decay=self.config.weight_decay)
+
+    def update(self, rollouts: Rollouts) -> dict[str, float]:
+        """Learn from one buffer.
+
+        Args:
+            rollouts: what was sampled by the present policy.
+
+        Returns:
+            Metrics by name.
+
+        Raises:
+            NonFiniteError: before any step of the agent or critic concerned.
+        """
+        start = time.perf_counter()
+        encoded, values = self._values(rollouts)
+        estimate = self.estimator(rollouts, values)
+        metrics: dict[str, float] = {"values_s": time.perf_counter() - start, **estimate.metrics}
+        start = time.perf_counter()
+        if encoded is not None and self.config.critic_warmup > self.updates:
+            metrics["warmup"] = 1.0
+        else:
+            metrics.update(self._update_agents(rollouts, estimate))
+        metrics["actor_s"] = time.perf_counter() - start
+        start = time.perf_counter()
+        if encoded is not None:
+            metrics.update(self._update_critic(encoded, estimate))
+        metrics["critic_s"] = time.perf_counter() - start
+        self.updates += 1
+        return metrics
+
+    # -- values ----------------------------------------------------------------------------------------------
+
+    def _values(self, rollouts: Rollouts) -> tuple[Encoded | None, Floats | None]:
+        queries = self.estimator.critic_queries(rollouts)
+        if queries is None or self.critic is None:
+            return None, None
+        if self.updates == 0:
+            # An untrained value of 0 would make every advantage of a reward schedule <= 0 negative at first.
+            nodes = rollouts.nodes
+            returns = child_scan(nodes.reward, rollouts, self.estimator.gamma)
+            self.critic.set_bias(float((nodes.weight * returns).sum() / max(nodes.weight.sum(), 1e-12)))
+        encoded = self.critic.encode(rollouts, queries)
+        return encoded, self.critic.values(encoded, self.config.microbatch_tokens)
+
+    # -- agents ----------------------------------------------------------------------------------------------
+
+    def row_signals(self, rollouts: Rollouts, estimate: Estimate) -> tuple[Floats, Floats]:
+        """What each row is trained with, after normalisation, clipping and weighing.
+
+        Returns:
+            Advantage and weight per row, [N] each; rows that are not trained weigh 0.
+        """
+        config = self.config
+        turn = rollouts.points.turn[rollouts.rows.point]
+        weight = rollouts.row_weight() * estimate.keep
+        if config.mask_truncated_replies:
+            weight = weight * ~rollouts.rows.cut
+        mode = self.estimator.advantage_norm if config.advantage_norm == "auto" else config.advantage_norm
+        advantage = normalise(estimate.advantage, weight, turn, rollouts.rows.agent, mode)
+        if config.advantage_clip > 0:
+            advantage = advantage.clip(-config.advantage_clip, config.advantage_clip)
+        if config.turn_weight == "discounted":
+            weight = weight * self.estimator.gamma**turn
+        return advantage, weight
+
+    def _update_agents(self, rollouts: Rollouts, estimate: Estimate) -> dict[str, float]:
+        advantage, weight = self.row_signals(rollouts, estimate)
+        metrics = {"advantage_abs": float(np.abs(advantage[weight > 0]).mean()) if (weight > 0).any() else 0.0}
+        for a, agent in enumerate(self.team.agents):
+            rows = np.flatnonzero((rollouts.rows.agent == a) & (weight > 0))
+            if not len(rows):
+                continue
+            old = self._old_logprobs(agent, rollouts, rows, metrics)
+            for epoch in range(self.config.update_epochs):
+                for part, scale in self._minibatches(rollouts, rows, epoch):
+                    found = self._step_agent(agent, rollouts, part, advantage, weight * scale, old)
+                    metrics.update({f"{name}/{agent}": value for name, value in found.items()})
+        return metrics
+
+    @torch.no_grad()
+    def _old_logprobs(
+        self, agent: str, rollouts: Rollouts, rows: np.ndarray, metrics: dict[str, float]
+    ) -> dict[int, Tensor]:
+        """Teacher-forced log-probs of the policy that sampled, by row; compared with the sampler's own."""
+        old: dict[int, Tensor] = {}
+        if self.config.ratio == "none":
+            return old
+        worst = 0.0
+        for batch in self._batches(rollouts, rows):
+            logp, mask = self._logprobs(agent, rollouts, batch)
+            for i, row in enumerate(batch):
+                old[int(row)] = logp[i, mask[i]]
+                sampled = torch.as_tensor(rollouts.rows.logprob[row], device=logp.device)
+                worst = max(worst, float((old[int(row)] - sampled).abs().max()))
+        metrics[f"sampler_gap/{agent}"] = worst
+        return old
+
+    def _minibatches(self, rollouts: Rollouts, rows: np.ndarray, epoch: int) -> list[tuple[np.ndarray, float]]:
+        """Rows dealt out by whole trees, so that siblings stay together, in another order each epoch.
+
+        Returns:
+            Rows, and the scale that makes the loss a mean over the part's own trees, per minibatch.
+        """
+        count = self.config.minibatches
+        trees = rollouts.points.tree[rollouts.rows.point[rows]]
+        parts = []
+        for k in range(count):
+            chosen = trees % count == (k + epoch) % count
+            if chosen.any():
+                parts.append((rows[chosen], len(np.unique(trees)) / len(np.unique(trees[chosen]))))
+        return parts
+
+    def _step_agent(
+        self, agent: str, rollouts: Rollouts, rows: np.ndarray, advantage: Floats, weight: Floats, old: dict[int, Tensor]
+    ) -> dict[str, float]:
+        config, optimizer = self.config, self.optimizers[agent]
+        optimizer.zero_grad(set_to_none=True)
+        total, entropy, tokens, drift = 0.0, 0.0, 0, 0.0
+        for batch in self._batches(rollouts, rows):
+            logp, mask = self._logprobs(agent, rollouts, batch)
+            before = torch.zeros_like(logp)
+            for i, row in enumerate(batch):
+                if old:
+                    before[i, : len(old[int(row)])] = old[int(row)]
+            loss = policy_loss(
+                logp,
+                before,
+                mask,
+                torch.as_tensor(advantage[batch], dtype=torch.float32, device=logp.device),
+                torch.as_tensor(weight[batch], dtype=torch.float32, device=logp.device),
+                ratio=config.ratio,
+                clip=config.clip,
+                reduction=config.reduction,
+            )
+            loss.backward()
+            total += float(loss.detach())
+            tokens += int(mask.sum())
+            entropy -= float(logp.detach().sum())
+            if old:
+                drift += float(((logp.detach() - before).masked_fill(~mask, 0.0)).abs().sum())
+        norm = self._step(agent, total, self._who(rollouts, rows))
+        found = {"loss": total, "grad_norm": norm, "surprisal": entropy / max(tokens, 1)}
+        return {**found, "drift": drift / max(tokens, 1)} if old else found
+
+    def _batches(self, rollouts: Rollouts, rows: np.ndarray) -> list[np.ndarray]:
+        lengths = [len(rollouts.rows.prompt[r]) + len(rollouts.rows.reply[r]) for r in rows]
+        return [rows[batch] for batch in token_batches(lengths, self.config.microbatch_tokens)]
+
+    def _logprobs(self, agent: str, rollouts: Rollouts, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        return self.team.logprobs(
+            agent, [rollouts.rows.prompt[r] for r in rows], [rollouts.rows.reply[r] for r in rows]
+        )
+
+    # -- critic ----------------------------------------------------------------------------------------------
+
+    def _update_critic(self, encoded: Encoded, estimate: Estimate) -> dict[str, float]:
+        critic, config = self.critic, self.config
+        assert critic is not None
+        assert estimate.target is not None
+        assert estimate.target_weight is not None
+        use = np.flatnonzero(estimate.target_weight > 0)
+        weight = estimate.target_weight / estimate.target_weight.sum()
+        metrics = {"critic_overlong": float(critic.overlong(encoded))}
+        for number, (member, sequences) in enumerate(encoded.items()):
+            target = estimate.target if estimate.target.ndim == 1 else estimate.target[:, number]
+            for _ in range(config.critic_epochs):
+                self.optimizers[member].zero_grad(set_to_none=True)
+                total = 0.0
+                for batch in token_batches([len(sequences[q]) for q in use], config.microbatch_tokens):
+                    q = use[batch]
+                    value = critic.forward(member, [sequences[i] for i in q])
+                    goal = torch.as_tensor(target[q], dtype=torch.float32, device=value.device)
+                    scale = torch.as_tensor(weight[q], dtype=torch.float32, device=value.device)
+                    loss = config.value_coef * value_loss(value, goal, scale)
+                    loss.backward()
+                    total += float(loss.detach())
+                norm = self._step(member, total, "the whole buffer")
+            metrics.update({f"loss/{member}": total, f"grad_norm/{member}": norm})
+        return metrics
+
+    # -- steps -----------------------------------------------------------------------------------------------
+
+    def _step(self, member: str, loss: float, who: str) -> float:
+        """Check, clip and step; returns the gradient norm before clipping."""
+        optimizer = self.optimizers[member]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        limit = self.config.max_grad_norm or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit)) if parameters else 0.0
+        if not np.isfinite(loss) or not np.isfinite(norm):
+            optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError(f"loss {loss} with gradient norm {norm} for {member}; rows of {who}")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    @staticmethod
+    def _who(rollouts: Rollouts, rows: Sequence[int] | np.ndarray) -> str:
+        points = rollouts.rows.point[np.asarray(rows)]
+        places = sorted({(rollouts.tasks[rollouts.points.tree[p]], int(rollouts.points.turn[p])) for p in points})
+        shown = ", ".join(f"task {task!r} turn {turn}" for task, turn in places[:4])
+        return shown + (f" and {len(places) - 4} more" if len(places) > 4 else "")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizers and the count of updates."""
+        return {"updates": self.updates, "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.updates = int(state["updates"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])

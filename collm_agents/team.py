@@ -1,0 +1,237 @@
+"""`AgentTeam`: which agent uses which model, and how replies are drawn and scored.
+
+For collectors and learners. Agents that name the same base with the same tuning share one `Backbone`; each has
+its own member of it. Teams of different bases and tokenizers are several backbones on the same code path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collm_agents.chat import ChatFormat, History
+from collm_agents.config import SamplingConfig, TeamConfig
+from collm_agents.draws import DrawKey
+from collm_agents.losses import masked_log_softmax
+from collm_agents.models import loading
+from collm_agents.models.backbone import Backbone
+from collm_agents.models.sampler import draw
+from collm_envs.errors import InputError, SettingError, suggest
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """One agent of a team.
+
+    Attributes:
+        name: as in the environment.
+        model: `builtin`, a hub name or a folder.
+        tuning: `lora` or `full`.
+    """
+
+    name: str
+    model: str
+    tuning: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One reply asked for.
+
+    Attributes:
+        agent: who replies.
+        prompt: token ids of everything the agent has seen and said.
+        key: what its draws are keyed by; None takes the likeliest tokens.
+    """
+
+    agent: str
+    prompt: tuple[int, ...]
+    key: DrawKey | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply given: its text, token ids, the sampler's log-probs [L], and whether the token limit cut it."""
+
+    text: str
+    ids: tuple[int, ...]
+    logprob: np.ndarray
+    cut: bool
+
+
+def agent_specs(config: TeamConfig, agents: Sequence[str]) -> list[AgentSpec]:
+    """The team's agents with their defaults filled in.
+
+    Raises:
+        SettingError: when `team.agents` names an agent that the environment does not have.
+    """
+    for name in config.agents:
+        if name not in agents:
+            raise SettingError(f"team.agents.{name}: the environment has no such agent{suggest(name, agents)}")
+    specs = []
+    for name in agents:
+        own = config.agents.get(name)
+        model = (own and own.model) or config.model
+        specs.append(AgentSpec(name, model, resolve_tuning((own and own.tuning) or config.tuning, model)))
+    return specs
+
+
+def resolve_tuning(tuning: str, model: str) -> str:
+    """`auto` resolved: full for the small built-in model, adapters for all else."""
+    if tuning != "auto":
+        return tuning
+    return "full" if model == "builtin" else "lora"
+
+
+def build_backbones(
+    wanted: Mapping[str, tuple[str, str]], config: TeamConfig, device: str, seed: int
+) -> dict[str, Backbone]:
+    """One backbone per distinct base and tuning.
+
+    Args:
+        wanted: member name -> (model, tuning).
+        config: dtype and adapter sizes.
+        device: where the models live.
+        seed: for the adapters' initial weights.
+
+    Returns:
+        Backbone by member name.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for member, base in wanted.items():
+        groups.setdefault(base, []).append(member)
+    dtype = loading.pick_dtype(config.dtype, device)
+    found: dict[str, Backbone] = {}
+    for (model, tuning), members in groups.items():
+        backbone = Backbone(
+            model, members, tuning=tuning, lora=config.lora, dtype=dtype, device=device, seed=seed
+        )  # fmt: skip
+        found.update(dict.fromkeys(members, backbone))
+    return found
+
+
+class AgentTeam:
+    """The agents of one environment.
+
+    Args:
+        agents: agent names in the environment's order; each is the name of its member too.
+        backbones: backbone by agent.
+        config: templates, sampling and what happens to overlong prompts.
+        num_turns: turns of an episode; templates that cannot render later turns matter only beyond one.
+        batch_rows: most rows decoded at once.
+    """
+
+    def __init__(
+        self,
+        agents: Sequence[str],
+        backbones: Mapping[str, Backbone],
+        config: TeamConfig,
+        *,
+        num_turns: int = 1,
+        batch_rows: int = 512,
+    ) -> None:
+        self.agents = tuple(agents)
+        self.backbones = dict(backbones)
+        self.sampling: SamplingConfig = config.sampling
+        self.overflow = config.prompt_overflow
+        self.batch_rows = batch_rows
+        formats: dict[int, ChatFormat] = {}
+        self.formats: dict[str, ChatFormat] = {}
+        self.limits: dict[str, int] = {}
+        for agent in self.agents:
+            backbone = self.backbones[agent]
+            self.formats[agent] = formats.setdefault(
+                id(backbone),
+                ChatFormat(
+                    backbone.tokenizer,
+                    template=config.template,
+                    enable_thinking=config.enable_thinking,
+                    rewriting=config.rewriting_template,
+                    multi_turn=num_turns > 1,
+                ),
+            )
+            context = config.max_context or backbone.context_length or 2048
+            self.limits[agent] = context - self.sampling.max_new_tokens
+            if self.limits[agent] < 8:
+                raise InputError(
+                    f"a context of {context} tokens leaves no room beside max_new_tokens="
+                    f"{self.sampling.max_new_tokens} (agent {agent})"
+                )
+
+    def observe(self, agent: str, history: History, text: str) -> History | None:
+        """An agent's memory with a new observation; None where the episode has to stop (`History.observe`)."""
+        return history.observe(text, self.formats[agent], self.limits[agent], self.overflow)
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """Draw one reply per request.
+
+        Args:
+            requests: in any order and number; a reply depends on its own request only.
+
+        Returns:
+            Replies in the order of the requests.
+        """
+        replies: list[Reply | None] = [None] * len(requests)
+        for agent in self.agents:
+            for greedy in (False, True):
+                rows = [i for i, r in enumerate(requests) if r.agent == agent and (r.key is None) is greedy]
+                rows.sort(key=lambda i: len(requests[i].prompt))  # like lengths together: less padding
+                for start in range(0, len(rows), self.batch_rows):
+                    part = rows[start : start + self.batch_rows]
+                    for i, reply in zip(part, self._act(agent, [requests[i] for i in part], greedy), strict=True):
+                        replies[i] = reply
+        unknown = {r.agent for r in requests} - set(self.agents)
+        if unknown:
+            raise KeyError(f"the team has no agent {unknown.pop()!r}")
+        return [reply for reply in replies if reply is not None]
+
+    def _act(self, agent: str, requests: Sequence[Request], greedy: bool) -> Iterable[Reply]:
+        form, backbone, count = self.formats[agent], self.backbones[agent], self.sampling.max_new_tokens
+        uniforms = np.zeros((len(requests), count))
+        for i, request in enumerate(requests):
+            if request.key is not None:
+                uniforms[i] = request.key.uniforms(count)
+        drawn = draw(
+            backbone.module(agent),
+            [request.prompt for request in requests],
+            uniforms,
+            self.sampling,
+            stop_ids=form.stop_ids,
+            banned=form.banned,
+            pad_id=backbone.pad_id,
+            greedy=greedy,
+        )
+        return (Reply(form.decode(d.ids), d.ids, d.logprob, d.cut) for d in drawn)
+
+    def logprobs(
+        self, agent: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Teacher-forced log-probs of replies: temperature-scaled, untruncated, special tokens masked.
+
+        This, not the sampler's, is what ratios are taken of.
+
+        Args:
+            agent: whose policy.
+            prompts: B lists of token ids.
+            replies: B lists of token ids.
+
+        Returns:
+            Log-probs, [B, L], 0 on padding, and the mask of reply tokens, [B, L]. Gradients flow.
+        """
+        backbone = self.backbones[agent]
+        logits = backbone.reply_logits(agent, prompts, replies)
+        longest = logits.shape[1]
+        target = torch.zeros((len(replies), longest), dtype=torch.long)
+        mask = torch.zeros((len(replies), longest), dtype=torch.bool)
+        for i, reply in enumerate(replies):
+            target[i, : len(reply)] = torch.tensor(reply)
+            mask[i, : len(reply)] = True
+        target, mask = target.to(logits.device), mask.to(logits.device)
+        banned = self.formats[agent].banned.to(logits.device)
+        logp = masked_log_softmax(logits, self.sampling.temperature, banned)
+        picked = logp.gather(-1, target[..., None]).squeeze(-1)
+        return picked.masked_fill(~mask, 0.0), mask

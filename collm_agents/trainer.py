@@ -1,0 +1,148 @@
+"""`Trainer`: the loop. Tasks -> rollouts -> update, with evaluations and checkpoints at their times.
+
+The same for every algorithm, and thin: what it calls is built by `experiment`. All of its state is in
+`Progress`, which a checkpoint holds, so a resumed run goes on as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from collm_agents.batch import Rollouts
+from collm_agents.collect import Collector
+from collm_agents.draws import derive
+from collm_agents.learner import Learner
+from collm_agents.tracking import Tracker
+from collm_envs.task import Task, TaskSource
+
+
+@dataclass
+class Progress:
+    """Counters of a run.
+
+    Attributes:
+        joint_samples: joint actions scored in training.
+        updates: updates done.
+        tasks: trees grown; also the place in the task order.
+        tokens: reply tokens drawn in training.
+        wall_s: seconds spent, evaluations included.
+        evaluated: joint samples at the last evaluation; -1 before the first.
+    """
+
+    joint_samples: int = 0
+    updates: int = 0
+    tasks: int = 0
+    tokens: int = 0
+    wall_s: float = 0.0
+    evaluated: int = -1
+
+
+class Trainer:
+    """Runs a budget of joint samples or tasks.
+
+    Args:
+        collector: plays the tasks.
+        learner: learns from them.
+        tasks: training tasks, gone through in an order shuffled anew each pass.
+        seed: the run's seed.
+        tasks_per_update: trees per update.
+        budget: joint samples, or 0.
+        task_budget: trees, or 0; one of the two is given.
+        eval_every: joint samples between evaluations.
+        evaluate: called with whether this is the first or last one; its time counts as the run's.
+        save: called with the progress as plain data, after each evaluation.
+        tracker: is told about every update.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        learner: Learner,
+        tasks: TaskSource,
+        *,
+        seed: int,
+        tasks_per_update: int,
+        budget: int,
+        task_budget: int,
+        eval_every: int,
+        evaluate: Callable[[int, bool], Any],
+        save: Callable[[dict[str, Any]], Any],
+        tracker: Tracker,
+    ) -> None:
+        self.collector, self.learner, self.tasks, self.seed = collector, learner, tasks, seed
+        self.tasks_per_update, self.budget, self.task_budget = tasks_per_update, budget, task_budget
+        self.eval_every, self.evaluate, self.save, self.tracker = eval_every, evaluate, save, tracker
+        self.progress = Progress()
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        p = self.progress
+        return bool(self.budget and p.joint_samples >= self.budget or self.task_budget and p.tasks >= self.task_budget)
+
+    def run(self) -> Progress:
+        """Train to the end of the budget; evaluates at the start, at intervals and at the end."""
+        started = time.perf_counter() - self.progress.wall_s
+        self._visit(started)
+        while not self.done:
+            self._update()
+            self._visit(started)
+        return self.progress
+
+    def _visit(self, started: float) -> None:
+        """Evaluate and save where it is due."""
+        p = self.progress
+        edge = p.evaluated < 0 or self.done
+        if p.evaluated != p.joint_samples and (edge or p.joint_samples >= p.evaluated + self.eval_every):
+            self.evaluate(p.joint_samples, edge)
+            p.evaluated, p.wall_s = p.joint_samples, time.perf_counter() - started
+            self.save(asdict(p))
+
+    def _update(self) -> None:
+        p = self.progress
+        start = time.perf_counter()
+        rollouts = self.collector.collect(list(self._next_tasks()), p.updates)
+        metrics = self.learner.update(rollouts)
+        p.updates += 1
+        p.joint_samples += rollouts.joint_samples
+        p.tasks += len(rollouts.tasks)
+        tokens = sum(map(len, rollouts.rows.reply))
+        p.tokens += tokens
+        seconds = time.perf_counter() - start
+        metrics.update(rollout_metrics(rollouts))
+        metrics.update(self.collector.seconds)
+        metrics.update(update_s=seconds, tokens_per_s=tokens / seconds, samples_per_s=len(rollouts.nodes) / seconds)
+        self.tracker.update({"updates": float(p.updates), **metrics}, p.joint_samples)
+
+    def _next_tasks(self) -> Iterator[Task]:
+        """The next trees' tasks: position in the order is all that is remembered."""
+        count = len(self.tasks)
+        left = self.task_budget - self.progress.tasks if self.task_budget else self.tasks_per_update
+        for place in range(self.progress.tasks, self.progress.tasks + min(self.tasks_per_update, left)):
+            order = np.random.default_rng(derive(self.seed, "tasks", place // count)).permutation(count)
+            yield self.tasks[int(order[place % count])]
+
+
+def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """What was sampled, in numbers: scores and parts over nodes, success over episodes, tokens over rows."""
+    nodes, rows = rollouts.nodes, rollouts.rows
+    own = ~nodes.greedy
+    leaves = rollouts.leaves
+    metrics = {
+        "joint_samples_in_update": float(rollouts.joint_samples),
+        "reward": float(nodes.reward[own].mean()),
+        "score": float(nodes.score[leaves].mean()),
+        "success": float(nodes.success[leaves].mean()),
+        "reply_tokens": float(np.mean([len(reply) for reply in rows.reply])),
+        "truncated_replies": float(rows.cut.mean()),
+        "truncated_episodes": float(nodes.truncated[leaves].mean()),
+        "empty_replies": float(np.mean([not text.strip() for text in rows.text])),
+    }
+    for name in nodes.parts[0]:
+        metrics[f"parts/{name}"] = float(np.mean([nodes.parts[leaf][name] for leaf in leaves]))
+    return metrics
