@@ -1,0 +1,1 @@
+"""Thin scripts for `evaluate.load`; one metric each, with nothing in them but its class."""

@@ -1,0 +1,5 @@
+"""`Connectives` for `evaluate.load`."""
+
+from collm_envs.metrics.writing import Connectives
+
+__all__ = ["Connectives"]

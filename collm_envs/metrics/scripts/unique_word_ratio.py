@@ -1,0 +1,5 @@
+"""`UniqueWordRatio` for `evaluate.load`."""
+
+from collm_envs.metrics.writing import UniqueWordRatio
+
+__all__ = ["UniqueWordRatio"]
