@@ -16,6 +16,7 @@ from collm_envs.env import CollabEnv
 from collm_envs.registry import register
 from collm_envs.reward import Score, component
 from collm_envs.task import Row, RowFormat, Task
+from collm_envs.text import pieces
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWX"
 NOVICE_SKILL = {"echo": 0.5, "handshake": 0.7}
@@ -95,6 +96,13 @@ class _Letters(CollabEnv):
         if self.feedback == "plain":
             return "Try again."
         return f"Score {state.last:.2f}. Try again."
+
+    @classmethod
+    def vocabulary(cls) -> list[str]:
+        """Every word and sign that prompts, feedback and right replies can hold, sorted."""
+        texts = ("Say the letter:", "Share the letters:", "Score . Try again.", " ".join(LETTERS))
+        shown = {f"{right / n:.2f}" for n in cls.agent_counts for right in range(n + 1)}
+        return sorted({*pieces(" ".join(texts)), *shown})
 
     def _other_letter(self, state: LettersState, rng: np.random.Generator) -> str:
         return str(rng.choice([letter for letter in LETTERS if letter not in state.letters]))
