@@ -90,7 +90,10 @@ class VecEnv:
 
     def send(self, row: int, actions: Mapping[str, str]) -> None:
         """Hand a row its joint action; the result comes from `recv`."""
-        self._waiting[row] = self._row(row).submit(actions)
+        env = self._row(row)
+        if row in self._finished:
+            raise EnvFault(f"row {row}'s last step was not received", env_id=env.env_id, turn=env.turn)
+        self._waiting[row] = env.submit(actions)
 
     def recv(self) -> list[Step]:
         """Steps that are judged, in row order: at least one, blocking for it if need be.
