@@ -178,7 +178,7 @@ class TldrMini(Tldr):
     prompts: ClassVar[Mapping[str, str]] = {
         "summary_0": "post: {post} write: short summary",
         "detail_1": "post: {post} write: long detail",
-        "writer_0": "post: {post} write: short summary, line {marker}, long detail",
+        "writer_0": "post: {post} write: short summary line {marker} long detail",
     }
     level_texts: ClassVar[Mapping[str, str]] = {
         "structure": "words {0} {1}",
