@@ -13,6 +13,7 @@ import pickle
 import random
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -110,17 +111,33 @@ def _reset_options(subject: Subject) -> Problems:
         yield f"options={{'task': ...}} did not start task {task.id!r}", f"see {subject.where('reset()')}"
 
 
+@contextmanager
+def _global_state_moved() -> Iterator[list[str]]:
+    """Names of the global generators that the block draws from or seeds; they are put back after it."""
+    moved: list[str] = []
+    saved = random.getstate(), np.random.get_state()  # noqa: NPY002  # looked at, not drawn from
+    random.seed(f"check {SEED}")  # a state that nobody would seed by chance
+    np.random.seed(SEED)  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield moved
+        after = random.getstate(), np.random.get_state()  # noqa: NPY002
+        moved += [name for i, name in enumerate(("random", "numpy.random")) if not same(before[i], after[i])]
+    finally:
+        random.setstate(saved[0])
+        np.random.set_state(saved[1])  # noqa: NPY002
+
+
 @_check("determinism")
 def _determinism(subject: Subject) -> Problems:
     remedy = (
         f"draw all chance from the rng given to {subject.where('begin()')}; keep nothing between episodes"
     )
     env = subject.several_turns()
-    before = random.getstate(), copy.deepcopy(np.random.get_state())  # noqa: NPY002  # looked at, not used
-    first, turns = play_episode(env, mixed_play)
-    after = random.getstate(), np.random.get_state()  # noqa: NPY002
-    if not same(before, after):
-        yield "an episode moves the global random state", remedy
+    with _global_state_moved() as moved:
+        first, turns = play_episode(env, mixed_play)
+    if moved:
+        yield f"an episode moves the global generator of {' and '.join(moved)}", remedy
     for label, other in (("the same environment, reset", env), ("a second one", subject.several_turns())):
         again, replayed = play_episode(other, mixed_play)
         what = (

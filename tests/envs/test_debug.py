@@ -63,7 +63,8 @@ def test_the_oracle_solves_every_team_size_on_held_out_tasks(id, count):
 
 def test_splits_share_no_task():
     words = {
-        split: {t.public["letters"] for t in make("debug/echo-v0", split=split).tasks} for split in ("train", "test")
+        split: {t.public["letters"] for t in make("debug/echo-v0", split=split).tasks}
+        for split in ("train", "test")
     }
     assert (len(words["train"]), len(words["test"])) == (192, 64)
     assert not words["train"] & words["test"]

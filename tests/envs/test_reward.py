@@ -18,7 +18,12 @@ def part(name, low, high, gate=False):
     return component(name, low, high, gate=gate)(lambda outcome: outcome[name])
 
 
-MODEL = (part("form", 0, 1, gate=True), part("fit", -1, 2), part("style", 0, 0.5, gate=True), part("extra", 0, 4))
+MODEL = (
+    part("form", 0, 1, gate=True),
+    part("fit", -1, 2),
+    part("style", 0, 0.5, gate=True),
+    part("extra", 0, 4),
+)
 
 
 def test_parts_sum_to_the_total_and_a_closed_gate_stops_all_that_follows():
@@ -59,7 +64,9 @@ def test_range_holds_for_every_outcome_and_its_ends_are_reached(specs):
     parts = [part(n, low, low + width, gate) for n, (low, width, gate, _) in zip(names, specs, strict=True)]
     model = RewardModel(parts, weights=dict(zip(names, [s[3] for s in specs], strict=True)))
     # the ends of each range, and zero and just above it, where a gate turns
-    choices = [{low, low + width} | {v for v in (0, 1e-9) if low <= v <= low + width} for low, width, *_ in specs]
+    choices = [
+        {low, low + width} | {v for v in (0, 1e-9) if low <= v <= low + width} for low, width, *_ in specs
+    ]
     totals = [model(dict(zip(names, values, strict=True))).total for values in itertools.product(*choices)]
     assert min(totals) == pytest.approx(model.low, abs=1e-6)
     assert max(totals) == pytest.approx(model.high, abs=1e-6)
@@ -126,7 +133,7 @@ def test_a_dataclass_component_pickles_with_its_declaration():
     assert model("one two three").parts == {"words": 0.75}
 
 
-# -- schedules: scores 1, 0.5, 2.5 of 3, then success -----------------------------------------------------------
+# -- schedules: scores 1, 0.5, 2.5 of 3, then success ----------------------------------------------
 
 SCORES = (1.0, 0.5, 2.5)
 

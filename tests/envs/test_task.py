@@ -35,7 +35,7 @@ def texts(source):
     return [task.public["text"] for task in source]
 
 
-# -- reading ---------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def test_every_kind_of_file_gives_the_same_tasks(tmp_path):
@@ -87,7 +87,9 @@ def test_numbers_and_lists_are_checked_and_a_whole_number_may_stand_for_a_float(
         ("text", " \n", "empty"),
         ("text", None, "missing"),
     ):
-        source = load_source(write(tmp_path / "b.jsonl", [good, {**good, "name": "n2", field: bad}]), "all", [NAMED])
+        source = load_source(
+            write(tmp_path / "b.jsonl", [good, {**good, "name": "n2", field: bad}]), "all", [NAMED]
+        )
         with pytest.raises(DataError, match=rf"b\.jsonl, row 2, field '{field}': {wanted}"):
             source[1]
 
@@ -149,7 +151,7 @@ def test_two_rows_of_one_name_are_refused(tmp_path):
         load_source(file, "all", [NAMED])
 
 
-# -- splits ----------------------------------------------------------------------------------------------------
+# -- splits ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,9 @@ def test_split_grammar(split, name, part):
     assert parse_split(split) == (name, part)
 
 
-@pytest.mark.parametrize("split", ["", "train[", "train[1]", "train[a:b]", "train[:10%]", "[1:2]", "train[-:]", 3, "a\n"])
+@pytest.mark.parametrize(
+    "split", ["", "train[", "train[1]", "train[a:b]", "train[:10%]", "[1:2]", "train[-:]", 3, "a\n"]
+)
 def test_splits_that_do_not_parse(split):
     with pytest.raises(SettingError, match="is not a name with an optional slice"):
         parse_split(split)
@@ -227,7 +231,7 @@ def test_built_in_rows_and_what_is_not_there():
         load_source(7, "train", [PLAIN])
 
 
-# -- tasks and views -------------------------------------------------------------------------------------------
+# -- tasks and views -------------------------------------------------------------------------------
 
 
 def test_a_task_is_frozen_to_the_bottom():

@@ -116,7 +116,9 @@ def test_a_failing_judge_names_row_context_and_costs_the_others_nothing():
         rows, _ = started(env, count=4)
         replies = {0: say("0", "1"), 1: say("1", "13"), 2: say("3", "1"), 3: say("0", "2")}
         expected = started(Sum(num_turns=2), count=4)[0].step({r: replies[r] for r in (0, 2, 3)})
-        with pytest.raises(EnvFault, match=r"toy/sleepy-v0, task 'builtin:train#1', turn 0: judge\(\).*judge broke"):
+        with pytest.raises(
+            EnvFault, match=r"toy/sleepy-v0, task 'builtin:train#1', turn 0: judge\(\).*judge broke"
+        ):
             rows.step(replies)
         got = {}
         while len(got) < 3:
