@@ -88,7 +88,7 @@ class Estimator(Protocol):
 
 
 def child_scan(x: Floats, rollouts: Rollouts, factor: float) -> Floats:
-    """y = x + factor * mean over children of y, from the last turn to the first.
+    """Y = x + factor * mean over children of y, from the last turn to the first.
 
     With x = rewards and factor = gamma this is the Monte Carlo return on a tree; with x = TD errors and
     factor = gamma * lambda it is GAE (Schulman et al. 2016) with the mean over children as the expectation.

@@ -66,7 +66,9 @@ class ChatFormat:
         self.banned[[i for i in special - self.stop_ids if i < len(tokenizer)]] = True
 
     def _render(self, contents: Sequence[str]) -> str:
-        messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
+        messages = [
+            {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)
+        ]
         try:
             return self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, **self._kwargs
@@ -78,7 +80,9 @@ class ChatFormat:
         first = self._render([_SEEN])
         before, found, ask = first.partition(_SEEN)
         if not found:
-            raise InputError(f"chat template of {self.tokenizer.name_or_path!r} does not show the user's message")
+            raise InputError(
+                f"chat template of {self.tokenizer.name_or_path!r} does not show the user's message"
+            )
         if not multi_turn:
             return before, ask, "", ""
         second = self._render([_SEEN, _SAID, _LATER])
@@ -105,7 +109,9 @@ class ChatFormat:
     def decode(self, reply: Sequence[int]) -> str:
         """Text of a reply, its end token left out."""
         return self.tokenizer.decode(
-            [i for i in reply if i not in self.stop_ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            [i for i in reply if i not in self.stop_ids],
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
         )
 
     def around(self, history: History) -> tuple[tuple[int, ...], tuple[int, ...]]:

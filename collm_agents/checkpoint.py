@@ -23,7 +23,12 @@ from collm_envs.errors import InputError
 
 
 def save(
-    run_dir: Path, team: AgentTeam, critic: Critic | None, learner: Learner, progress: dict[str, Any], keep: int
+    run_dir: Path,
+    team: AgentTeam,
+    critic: Critic | None,
+    learner: Learner,
+    progress: dict[str, Any],
+    keep: int,
 ) -> Path:
     """Write a checkpoint and drop the oldest beyond `keep`.
 

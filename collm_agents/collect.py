@@ -174,7 +174,9 @@ class Collector:
             if key not in groups:
                 groups[key] = forest.new_group()
             weight = 0.0 if greedy else branch.weight / (1 if self.greedy else width)
-            move = _Move(branch, g, greedy, groups[key], weight, turn, steps[env_rows[i]], states[i], infos[i])
+            move = _Move(
+                branch, g, greedy, groups[key], weight, turn, steps[env_rows[i]], states[i], infos[i]
+            )
             child = self._record(forest, move, replies[i * count : (i + 1) * count])
             if child is not None:
                 ahead.append(child)
@@ -195,7 +197,9 @@ class Collector:
             tree = forest.points["tree"][branch.point]
             for a, agent in enumerate(self.team.agents):
                 key = DrawKey(self.seed, update, names[tree], (*branch.path, g), agent)
-                requests.append(Request(agent, branch.histories[a].ids, None if greedy or self.greedy else key))
+                requests.append(
+                    Request(agent, branch.histories[a].ids, None if greedy or self.greedy else key)
+                )
         start = time.perf_counter()
         replies = self.team.act(requests)
         self.seconds["sample_s"] += time.perf_counter() - start
@@ -269,7 +273,11 @@ class Collector:
         floats = {"reward", "score", "weight"}
 
         def arrays(columns: dict[str, list]) -> dict[str, Any]:
-            kinds = dict.fromkeys(ints, np.int64) | dict.fromkeys(bools, np.bool_) | dict.fromkeys(floats, np.float64)
+            kinds = (
+                dict.fromkeys(ints, np.int64)
+                | dict.fromkeys(bools, np.bool_)
+                | dict.fromkeys(floats, np.float64)
+            )
             return {k: np.array(v, dtype=kinds[k]) if k in kinds else tuple(v) for k, v in columns.items()}
 
         return Rollouts(
@@ -293,7 +301,9 @@ def _occurrences(ids: Sequence[str]) -> list[str]:
     return names
 
 
-def resolve_branching(setting: str | Sequence[int], samples: int, default: str, num_turns: int) -> tuple[int, ...]:
+def resolve_branching(
+    setting: str | Sequence[int], samples: int, default: str, num_turns: int
+) -> tuple[int, ...]:
     """Joint replies per turn.
 
     Args:

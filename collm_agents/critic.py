@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collm_agents.batch import Floats, Rollouts, token_batches
 from collm_agents.advantages import Queries
+from collm_agents.batch import Floats, Rollouts, token_batches
 from collm_agents.chat import ChatFormat
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.heads import ValueHead
@@ -42,7 +42,13 @@ class Critic:
     """
 
     def __init__(
-        self, view: str, owners: str, agents: Sequence[str], backbones: Mapping[str, Backbone], *, global_info: bool
+        self,
+        view: str,
+        owners: str,
+        agents: Sequence[str],
+        backbones: Mapping[str, Backbone],
+        *,
+        global_info: bool,
     ) -> None:
         if view == "local" and owners == "one":
             raise ValueError("a local view needs one critic per agent: histories differ")
@@ -74,7 +80,9 @@ class Critic:
                 if parent >= 0:
                     before, old = ids_of(parent), self._text(member, rollouts, parent)
                 if not text.startswith(old):
-                    raise ValueError(f"a joint history of {rollouts.tasks[points.tree[point]]} is not append-only")
+                    raise ValueError(
+                        f"a joint history of {rollouts.tasks[points.tree[point]]} is not append-only"
+                    )
                 history[point] = before + form.encode(text[len(old) :])
             return history[point]
 
@@ -83,7 +91,9 @@ class Critic:
             ids = ids_of(int(point))
             if queries.replies is not None:
                 turn = int(points.turn[point])
-                said = (entry(rollouts.agents[a], turn, "says", t) for a, t in sorted(queries.replies[q].items()))
+                said = (
+                    entry(rollouts.agents[a], turn, "says", t) for a, t in sorted(queries.replies[q].items())
+                )
                 ids += form.encode("".join(said))
             tail = form.encode(info_text(points.info[point])) if self.global_info else ()
             # The newest part of a history too long for the context; `overlong` counts them.
@@ -94,7 +104,9 @@ class Critic:
     def overlong(self, encoded: Encoded) -> int:
         """Inputs that fill their critic's whole context, so that older history may have been left out."""
         return sum(
-            len(ids) >= self.backbones[m].context_length > 0 for m, inputs in encoded.items() for ids in inputs
+            len(ids) >= self.backbones[m].context_length > 0
+            for m, inputs in encoded.items()
+            for ids in inputs
         )
 
     def _text(self, member: str, rollouts: Rollouts, point: int) -> str:

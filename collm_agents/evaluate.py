@@ -51,7 +51,10 @@ def interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 2
 
 def summarise(per_task: Mapping[str, Sequence[float]], samples: Sequence[Mapping[str, Any]] = ()) -> Report:
     """A report from one value per task and metric."""
-    return {"metrics": {name: interval(values) for name, values in per_task.items()}, "samples": list(samples)}
+    return {
+        "metrics": {name: interval(values) for name, values in per_task.items()},
+        "samples": list(samples),
+    }
 
 
 def evaluate(
@@ -84,7 +87,9 @@ def evaluate(
     per_task: dict[str, list[float]] = {}
     conversations: list[dict[str, Any]] = []
     for start in range(0, len(tasks), TASKS_AT_ONCE):
-        rollouts = collector.collect([tasks[i] for i in range(start, min(start + TASKS_AT_ONCE, len(tasks)))], -1)
+        rollouts = collector.collect(
+            [tasks[i] for i in range(start, min(start + TASKS_AT_ONCE, len(tasks)))], -1
+        )
         for name, values in episode_metrics(rollouts).items():
             per_task.setdefault(name, []).extend(values)
         leaves = rollouts.leaves[: max(0, keep - len(conversations))]
@@ -133,7 +138,9 @@ def conversation(rollouts: Rollouts, leaf: int) -> dict[str, Any]:
     }
 
 
-def evaluate_scripted(env: CollabEnv, kinds: str | Mapping[str, str], tasks: Sequence[Task], seed: int) -> Report:
+def evaluate_scripted(
+    env: CollabEnv, kinds: str | Mapping[str, str], tasks: Sequence[Task], seed: int
+) -> Report:
     """The same report for scripted agents (`random`, `novice`, `oracle`), without token counts."""
     records = play_scripted(env, kinds, tasks, seed=seed)
     per_task: dict[str, list[float]] = {}

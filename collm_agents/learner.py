@@ -38,7 +38,9 @@ class Learner:
         config: losses and optimizer.
     """
 
-    def __init__(self, team: AgentTeam, critic: Critic | None, estimator: Estimator, config: LearnerConfig) -> None:
+    def __init__(
+        self, team: AgentTeam, critic: Critic | None, estimator: Estimator, config: LearnerConfig
+    ) -> None:
         self.team, self.critic, self.estimator, self.config = team, critic, estimator, config
         self.updates = 0
         self.optimizers: dict[str, torch.optim.AdamW] = {
@@ -117,7 +119,9 @@ class Learner:
 
     def _update_agents(self, rollouts: Rollouts, estimate: Estimate) -> dict[str, float]:
         advantage, weight = self.row_signals(rollouts, estimate)
-        metrics = {"advantage_abs": float(np.abs(advantage[weight > 0]).mean()) if (weight > 0).any() else 0.0}
+        metrics = {
+            "advantage_abs": float(np.abs(advantage[weight > 0]).mean()) if (weight > 0).any() else 0.0
+        }
         for a, agent in enumerate(self.team.agents):
             rows = np.flatnonzero((rollouts.rows.agent == a) & (weight > 0))
             if not len(rows):
@@ -147,7 +151,9 @@ class Learner:
         metrics[f"sampler_gap/{agent}"] = worst
         return old
 
-    def _minibatches(self, rollouts: Rollouts, rows: np.ndarray, epoch: int) -> list[tuple[np.ndarray, float]]:
+    def _minibatches(
+        self, rollouts: Rollouts, rows: np.ndarray, epoch: int
+    ) -> list[tuple[np.ndarray, float]]:
         """Rows dealt out by whole trees, so that siblings stay together, in another order each epoch.
 
         Returns:
@@ -163,7 +169,13 @@ class Learner:
         return parts
 
     def _step_agent(
-        self, agent: str, rollouts: Rollouts, rows: np.ndarray, advantage: Floats, weight: Floats, old: dict[int, Tensor]
+        self,
+        agent: str,
+        rollouts: Rollouts,
+        rows: np.ndarray,
+        advantage: Floats,
+        weight: Floats,
+        old: dict[int, Tensor],
     ) -> dict[str, float]:
         config, optimizer = self.config, self.optimizers[agent]
         optimizer.zero_grad(set_to_none=True)
@@ -248,13 +260,18 @@ class Learner:
     @staticmethod
     def _who(rollouts: Rollouts, rows: Sequence[int] | np.ndarray) -> str:
         points = rollouts.rows.point[np.asarray(rows)]
-        places = sorted({(rollouts.tasks[rollouts.points.tree[p]], int(rollouts.points.turn[p])) for p in points})
+        places = sorted(
+            {(rollouts.tasks[rollouts.points.tree[p]], int(rollouts.points.turn[p])) for p in points}
+        )
         shown = ", ".join(f"task {task!r} turn {turn}" for task, turn in places[:4])
         return shown + (f" and {len(places) - 4} more" if len(places) > 4 else "")
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizers and the count of updates."""
-        return {"updates": self.updates, "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()}}
+        return {
+            "updates": self.updates,
+            "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""

@@ -68,7 +68,7 @@ def policy_loss(
 
 
 def clipped_gain(rho: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """rho * A, or with `clip` > 0 the lesser of it and clip(rho, 1 - clip, 1 + clip) * A."""
+    """Rho * A, or with `clip` > 0 the lesser of it and clip(rho, 1 - clip, 1 + clip) * A."""
     gain = rho * advantage
     return torch.minimum(gain, rho.clamp(1 - clip, 1 + clip) * advantage) if clip > 0 else gain
 

@@ -71,7 +71,9 @@ def agent_specs(config: TeamConfig, agents: Sequence[str]) -> list[AgentSpec]:
     """
     for name in config.agents:
         if name not in agents:
-            raise SettingError(f"team.agents.{name}: the environment has no such agent{suggest(name, agents)}")
+            raise SettingError(
+                f"team.agents.{name}: the environment has no such agent{suggest(name, agents)}"
+            )
     specs = []
     for name in agents:
         own = config.agents.get(name)
@@ -182,7 +184,9 @@ class AgentTeam:
                 rows.sort(key=lambda i: len(requests[i].prompt))  # like lengths together: less padding
                 for start in range(0, len(rows), self.batch_rows):
                     part = rows[start : start + self.batch_rows]
-                    for i, reply in zip(part, self._act(agent, [requests[i] for i in part], greedy), strict=True):
+                    for i, reply in zip(
+                        part, self._act(agent, [requests[i] for i in part], greedy), strict=True
+                    ):
                         replies[i] = reply
         unknown = {r.agent for r in requests} - set(self.agents)
         if unknown:

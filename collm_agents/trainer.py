@@ -83,7 +83,9 @@ class Trainer:
     def done(self) -> bool:
         """Whether the budget is spent."""
         p = self.progress
-        return bool(self.budget and p.joint_samples >= self.budget or self.task_budget and p.tasks >= self.task_budget)
+        return bool(
+            (self.budget and p.joint_samples >= self.budget) or (self.task_budget and p.tasks >= self.task_budget)
+        )
 
     def run(self) -> Progress:
         """Train to the end of the budget; evaluates at the start, at intervals and at the end."""
@@ -116,7 +118,9 @@ class Trainer:
         seconds = time.perf_counter() - start
         metrics.update(rollout_metrics(rollouts))
         metrics.update(self.collector.seconds)
-        metrics.update(update_s=seconds, tokens_per_s=tokens / seconds, samples_per_s=len(rollouts.nodes) / seconds)
+        metrics.update(
+            update_s=seconds, tokens_per_s=tokens / seconds, samples_per_s=len(rollouts.nodes) / seconds
+        )
         self.tracker.update({"updates": float(p.updates), **metrics}, p.joint_samples)
 
     def _next_tasks(self) -> Iterator[Task]:

@@ -332,6 +332,12 @@ class CollabEnv(ParallelEnv[str, str, str]):
         twin.action_spaces = copy.deepcopy(self.action_spaces)
         return twin
 
+    @property
+    def scripted_kinds(self) -> tuple[str, ...]:
+        """Scripted agents that this environment has."""
+        written = [k for k in ("novice", "oracle") if getattr(type(self), k) is not getattr(CollabEnv, k)]
+        return ("random", *written)
+
     def scripted(self, kind: str, agent: str, rng: np.random.Generator) -> str:
         """The reply of a scripted agent at this point.
 

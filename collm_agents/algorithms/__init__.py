@@ -51,7 +51,11 @@ def algorithm(name: str, *, view: str | None = None, owners: str | None = None) 
         view: `joint`, `local` or None.
         owners: `one`, `each` or None; given exactly when `view` is.
     """
-    if view not in (None, "joint", "local") or owners not in (None, "one", "each") or (view is None) != (owners is None):
+    if (
+        view not in (None, "joint", "local")
+        or owners not in (None, "one", "each")
+        or (view is None) != (owners is None)
+    ):
         raise SettingError(f"algorithm {name!r}: view={view!r} with owners={owners!r} makes no critic")
 
     def attach(estimator: E) -> E:

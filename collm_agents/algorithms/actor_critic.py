@@ -23,7 +23,9 @@ class TemporalDifference(Section):
     _where = "algorithm"
     gamma: float = setting(0.9, "discount per turn", low=0, high=1)
     lam: float = setting(0.0, "lambda of GAE: 0 is one-step TD (the paper), 1 the return", low=0, high=1)
-    advantage_norm: str = setting("batch", "default of learner.advantage_norm", choices=("none", "batch", "agent_turn"))
+    advantage_norm: str = setting(
+        "batch", "default of learner.advantage_norm", choices=("none", "batch", "agent_turn")
+    )
 
     @property
     def rollout_needs(self) -> RolloutNeeds:
@@ -60,7 +62,9 @@ class TemporalDifference(Section):
             keep,
             target=target[:, 0] if values.ndim == 1 else target,
             target_weight=weight,
-            metrics={"explained_variance": _explained(v[nodes.point], advantage + v[nodes.point], nodes.weight)},
+            metrics={
+                "explained_variance": _explained(v[nodes.point], advantage + v[nodes.point], nodes.weight)
+            },
         )
 
 

@@ -34,7 +34,9 @@ class MonteCarlo(Section):
     _where = "algorithm"
     gamma: float = setting(0.9, "discount per turn", low=0, high=1)
     baseline: str = setting("mean", "mean, none, leave_one_out, max or greedy", choices=BASELINES)
-    advantage_norm: str = setting("none", "default of learner.advantage_norm", choices=("none", "batch", "agent_turn"))
+    advantage_norm: str = setting(
+        "none", "default of learner.advantage_norm", choices=("none", "batch", "agent_turn")
+    )
 
     @property
     def rollout_needs(self) -> RolloutNeeds:

@@ -80,7 +80,9 @@ class Backbone:
         self._peft.set_adapter(member)
         return self._peft
 
-    def reply_logits(self, member: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Tensor:
+    def reply_logits(
+        self, member: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
+    ) -> Tensor:
         """Next-token logits at every reply position, teacher-forced.
 
         Prompts are padded on the left and replies on the right, so all replies start in one column.
@@ -98,7 +100,11 @@ class Backbone:
         ids, mask = ids.to(self.device), mask.to(self.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         logits = self.module(member)(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=False,
+            logits_to_keep=longest + 1,
         ).logits
         return logits[:, :-1]
 
@@ -154,10 +160,14 @@ class Backbone:
         from safetensors.torch import load_file
 
         if self._peft is None:
-            saved = {k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()}
+            saved = {
+                k: v for file in sorted(folder.glob("model*.safetensors")) for k, v in load_file(file).items()
+            }
             own = self._copies[member].state_dict()
             tied = set(own) - set(saved)
-            missing = [k for k in tied if not any(own[k].data_ptr() == own[s].data_ptr() for s in saved if s in own)]
+            missing = [
+                k for k in tied if not any(own[k].data_ptr() == own[s].data_ptr() for s in saved if s in own)
+            ]
         else:
             file = folder / "adapter_model.safetensors"
             saved = load_file(file) if file.is_file() else {}
@@ -165,7 +175,9 @@ class Backbone:
             missing = sorted(set(own) - set(saved))
         unknown = sorted(set(saved) - set(own))
         if missing or unknown:
-            raise InputError(f"{folder}: does not fit {self.name!r}: {(missing or unknown)[0]} is missing or unknown")
+            raise InputError(
+                f"{folder}: does not fit {self.name!r}: {(missing or unknown)[0]} is missing or unknown"
+            )
         if self._peft is None:
             self._copies[member].load_state_dict(saved, strict=False)
         else:
@@ -179,7 +191,11 @@ def _with_adapters(base: Any, members: Sequence[str], lora: LoraConfig, seed: in
     model: Any = None
     for number, member in enumerate(members):
         config = peft.LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            target_modules=targets,
+            lora_dropout=0.0,
+            task_type="CAUSAL_LM",
         )
         # peft draws from torch's global generator; the draw is fenced so that nothing else is disturbed.
         with torch.random.fork_rng(devices=[]):
@@ -194,7 +210,9 @@ def _with_adapters(base: Any, members: Sequence[str], lora: LoraConfig, seed: in
     return model.eval()
 
 
-def _join(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+def _join(
+    prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], pad: int
+) -> tuple[Tensor, Tensor]:
     left, right = max(map(len, prompts)), max(map(len, replies))
     ids = torch.full((len(prompts), left + right), pad)
     mask = torch.zeros_like(ids)

@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from collm_envs.errors import InputError
+
+# Bars for reading and writing single files would bury a run's own output; downloads keep theirs.
+transformers_logging.disable_progress_bar()
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 
@@ -21,7 +25,9 @@ def resolve(name: str) -> str:
     """
     if name == "builtin":
         return str(BUILTIN_FOLDER)
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).expanduser().exists()
+    looks_like_path = (
+        name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).expanduser().exists()
+    )
     if "/" in name and looks_like_path:
         folder = Path(name).expanduser()
         if not folder.is_dir():

@@ -1,0 +1,380 @@
+"""`Experiment`: from a config to objects, and from objects to a run folder.
+
+For the command line and for scripts. Everything that can be wrong with a config (an id, a setting, a file, a
+model) is found before the run's folder is made.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from collm_agents import checkpoint
+from collm_agents.advantages import Estimator
+from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorithm
+from collm_agents.collect import Collector, resolve_branching, tree_size
+from collm_agents.config import Config
+from collm_agents.critic import Critic, critic_members
+from collm_agents.evaluate import Report, evaluate, evaluate_scripted
+from collm_agents.learner import Learner
+from collm_agents.models.loading import pick_device
+from collm_agents.overrides import dump_config, load_config
+from collm_agents.plan import Plan, estimate_memory
+from collm_agents.team import AgentTeam, agent_specs, build_backbones, resolve_tuning
+from collm_agents.tracking import Tracker
+from collm_agents.trainer import Progress, Trainer
+from collm_envs import CollabEnv, SettingError, VecEnv, make
+from collm_envs.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: where it lies, and what its `result.json` holds."""
+
+    run_dir: Path
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Built:
+    team: AgentTeam
+    critic: Critic | None
+    learner: Learner
+
+
+class Experiment:
+    """One run of one algorithm on one environment.
+
+    Args:
+        config: the whole configuration.
+
+    Raises:
+        InputError: for anything in it that cannot be used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.algorithm: AlgorithmSpec = find_algorithm(config.algorithm_name)
+        self.estimator: Estimator = build_estimator(config.algorithm)
+        self.env: CollabEnv = make(config.env_id, **config.env_kwargs)
+        schedule = self.env.schedule
+        if schedule.resolved == "delta" and schedule.gamma != self.estimator.gamma:
+            raise SettingError(
+                f"env.gamma={schedule.gamma} but algorithm.gamma={self.estimator.gamma}: "
+                "reward='delta' telescopes only under the learner's own discount"
+            )
+        self.device = pick_device(config.run.device)
+        needs = self.estimator.rollout_needs
+        self.branching = resolve_branching(
+            config.rollout.branching, config.rollout.samples, needs.branching, self.env.num_turns
+        )
+        self.tree_size = tree_size(self.branching, needs.greedy)
+        self.tasks_per_update = math.ceil(config.rollout.buffer / self.tree_size)
+        self.specs = agent_specs(config.team, self.env.possible_agents)
+
+    @property
+    def variant(self) -> str:
+        """Algorithm with what changes its estimate: named in every result."""
+        shape = "x".join(map(str, self.branching))
+        return f"{self.algorithm.name}[{self.estimator.variant}, branching {shape}]"
+
+    # -- parts -----------------------------------------------------------------------------------------------
+
+    def eval_env(self, overrides: Mapping[str, Any] | None = None) -> CollabEnv:
+        """The environment on the held-out split."""
+        held_out = {"split": self.config.eval.split}
+        if self.config.eval.source:
+            held_out["source"] = self.config.eval.source
+        return make(self.config.env_id, **{**self.config.env_kwargs, **held_out, **(overrides or {})})
+
+    def critic_base(self) -> dict[str, tuple[str, str]]:
+        """Member name -> (model, tuning) of the critics; empty without one."""
+        if self.algorithm.owners is None:
+            return {}
+        config, agents = self.config.critic, self.env.possible_agents
+        members = critic_members(self.algorithm.owners, agents)
+        models = [spec.model for spec in self.specs] if len(members) == len(agents) else [self.specs[0].model]
+        if config.model:
+            models = [config.model] * len(members)
+        tuning = self.config.team.tuning if config.tuning == "auto" else config.tuning
+        return {m: (model, resolve_tuning(tuning, model)) for m, model in zip(members, models, strict=True)}
+
+    def agent_base(self) -> dict[str, tuple[str, str]]:
+        """Agent -> (model, tuning)."""
+        return {spec.name: (spec.model, spec.tuning) for spec in self.specs}
+
+    def build_team(self) -> AgentTeam:
+        """Load the agents' models, without a critic."""
+        backbones = build_backbones(self.agent_base(), self.config.team, self.device, self.config.run.seed)
+        return AgentTeam(self.env.possible_agents, backbones, self.config.team, num_turns=self.env.num_turns)
+
+    def build(self) -> _Built:
+        """Load all models and make the learner."""
+        if self.config.run.threads:
+            torch.set_num_threads(self.config.run.threads)
+        wanted = {**self.agent_base(), **self.critic_base()}
+        backbones = build_backbones(wanted, self.config.team, self.device, self.config.run.seed)
+        agents = self.env.possible_agents
+        team = AgentTeam(agents, backbones, self.config.team, num_turns=self.env.num_turns)
+        critic = None
+        if self.algorithm.view is not None and self.algorithm.owners is not None:
+            critic = Critic(
+                self.algorithm.view,
+                self.algorithm.owners,
+                agents,
+                backbones,
+                global_info=self.config.critic.global_info,
+            )
+        return _Built(team, critic, Learner(team, critic, self.estimator, self.config.learner))
+
+    def budget(self) -> tuple[int, int]:
+        """Joint samples and trees to train for; one of the two is 0.
+
+        Raises:
+            SettingError: when neither is given.
+        """
+        run = self.config.run
+        if run.task_passes:
+            return 0, max(1, round(run.task_passes * len(self.env.tasks)))
+        if not run.joint_samples:
+            raise SettingError("give a budget: run.joint_samples or run.task_passes")
+        return run.joint_samples, 0
+
+    def expected_samples(self) -> int:
+        """Joint samples of the whole run; an upper bound where episodes may end early."""
+        samples, trees = self.budget()
+        return samples or trees * self.tree_size
+
+    def plan(self) -> Plan:
+        """What `run` would do, from configurations and tokenizers alone: no weights are loaded."""
+        samples = self.expected_samples()
+        per_update = self.tasks_per_update * self.tree_size
+        prompts = [
+            self.env.reset(seed=i, options={"task": i})[0] for i in range(min(16, len(self.env.tasks)))
+        ]
+        return Plan(
+            env=self.config.env_id,
+            algorithm=self.variant,
+            agents=self.agent_base(),
+            critics=self.critic_base(),
+            tasks=len(self.env.tasks),
+            eval_tasks=len(self.eval_env().tasks),
+            joint_samples=samples,
+            updates=math.ceil(samples / per_update),
+            samples_per_update=per_update,
+            optimizer_steps=math.ceil(samples / per_update)
+            * self.config.learner.update_epochs
+            * self.config.learner.minibatches,
+            memory=estimate_memory(
+                self.config, self.agent_base(), self.critic_base(), prompts, per_update, self.device
+            ),
+        )
+
+    # -- runs ------------------------------------------------------------------------------------------------
+
+    def run(self) -> RunResult:
+        """Train, evaluate and write the run's folder.
+
+        Returns:
+            The folder and what its `result.json` holds.
+        """
+        run_dir = self._choose_folder()
+        built, held_out = self.build(), self.eval_env()
+        self.budget()
+        len(self.env.tasks), len(held_out.tasks)  # a bad file is found before anything is written
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.toml").write_text(dump_config(self.config), encoding="utf-8")
+        return self._train(run_dir, built, held_out, None)
+
+    @classmethod
+    def resume(cls, run_dir: str | Path, overrides: Sequence[str] = ()) -> RunResult:
+        """Go on with a run from its newest checkpoint; a longer budget may be given.
+
+        Args:
+            run_dir: the run's folder.
+            overrides: `section.key=value`, such as a greater `run.joint_samples`.
+        """
+        run_dir = Path(run_dir)
+        experiment = cls(stored_config(run_dir, overrides))
+        folder = checkpoint.pick(run_dir)
+        built, held_out = experiment.build(), experiment.eval_env()
+        progress = checkpoint.load(folder, built.team, built.critic, built.learner)
+        (run_dir / "config.toml").write_text(dump_config(experiment.config), encoding="utf-8")
+        return experiment._train(run_dir, built, held_out, Progress(**progress))
+
+    def _choose_folder(self) -> Path:
+        if self.config.run.out:
+            folder = Path(self.config.run.out).expanduser()
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise SettingError(
+                    f"run.out={str(folder)!r} is not an empty folder; to go on with it use --resume"
+                )
+            return folder
+        name = self.config.env_id.replace("/", "-").replace(":", "-")
+        base = f"{name}-{self.algorithm.name}-s{self.config.run.seed}"
+        number = 1
+        while (folder := Path("runs") / (base if number == 1 else f"{base}-{number}")).exists():
+            number += 1
+        return folder
+
+    def _train(
+        self, run_dir: Path, built: _Built, held_out: CollabEnv, progress: Progress | None
+    ) -> RunResult:
+        config, needs = self.config, self.estimator.rollout_needs
+        samples, trees = self.budget()
+        reports = _Reports(run_dir / "evaluations.json")
+        tracker = Tracker(run_dir, config, self.expected_samples())
+        if progress is not None:
+            tracker.rewind(progress.joint_samples)
+            reports.rewind(progress.joint_samples)
+
+        def judge(joint_samples: int, edge: bool) -> None:
+            count = config.eval.final_tasks if edge else config.eval.tasks
+            report = self._evaluate(held_out, built.team, count)
+            reports.add(joint_samples, report, edge)
+            tracker.evaluation(report, joint_samples)
+
+        collector = Collector(
+            VecEnv(self.env), built.team, self.branching, config.run.seed, greedy_sibling=needs.greedy
+        )  # fmt: skip
+        trainer = Trainer(
+            collector,
+            built.learner,
+            self.env.tasks,
+            seed=config.run.seed,
+            tasks_per_update=self.tasks_per_update,
+            budget=samples,
+            task_budget=trees,
+            eval_every=config.eval.every or max(1, self.expected_samples() // 10),
+            evaluate=judge,
+            save=lambda state: checkpoint.save(
+                run_dir, built.team, built.critic, built.learner, state, config.checkpoint.keep
+            ),
+            tracker=tracker,
+        )
+        trainer.progress = progress or trainer.progress
+        with tracker:
+            done = trainer.run()
+        return self._write_result(run_dir, done, reports, held_out)
+
+    def _evaluate(self, env: CollabEnv, team: AgentTeam, count: int) -> Report:
+        config = self.config.eval
+        return evaluate(
+            env,
+            team,
+            env.tasks[:count] if count else env.tasks,
+            seed=config.seed,
+            samples=config.samples,
+            greedy=config.greedy,
+            keep=self.config.track.samples,
+        )
+
+    def _write_result(
+        self, run_dir: Path, done: Progress, reports: _Reports, held_out: CollabEnv
+    ) -> RunResult:
+        config = self.config
+        tasks = held_out.tasks[: config.eval.final_tasks] if config.eval.final_tasks else held_out.tasks
+        result = {
+            "env": config.env_id,
+            "algorithm": self.algorithm.name,
+            "variant": self.variant,
+            "seed": config.run.seed,
+            "joint_samples": done.joint_samples,
+            "updates": done.updates,
+            "tokens": done.tokens,
+            "wall_s": done.wall_s,
+            "high": held_out.high,
+            "start": reports.edges[0],
+            "end": reports.edges[-1],
+            "references": {
+                kind: evaluate_scripted(held_out, kind, tasks, config.eval.seed)
+                for kind in held_out.scripted_kinds
+            },
+            "versions": versions(self.device),
+        }
+        text = json.dumps(result, indent=1, ensure_ascii=False)
+        (run_dir / "result.json").write_text(text + "\n", encoding="utf-8")
+        return RunResult(run_dir, result)
+
+    @classmethod
+    def evaluate(
+        cls,
+        run_dir: str | Path,
+        *,
+        checkpoint_at: int | None = None,
+        overrides: Sequence[str] = (),
+        scripted: str | Mapping[str, str] | None = None,
+    ) -> Report:
+        """Evaluate a run's agents, or scripted ones in their place.
+
+        Args:
+            run_dir: the run's folder.
+            checkpoint_at: joint samples of the checkpoint; default the newest.
+            overrides: such as `eval.greedy=true` or `env.num_turns=2`.
+            scripted: `random`, `novice` or `oracle`, for all agents or by agent: then no model is loaded.
+        """
+        run_dir = Path(run_dir)
+        experiment = cls(stored_config(run_dir, overrides))
+        env = experiment.eval_env()
+        config = experiment.config.eval
+        if scripted is not None:
+            tasks = env.tasks[: config.final_tasks] if config.final_tasks else env.tasks
+            return evaluate_scripted(env, scripted, tasks, config.seed)
+        folder = checkpoint.pick(run_dir, checkpoint_at)
+        team = experiment.build_team()
+        checkpoint.load_team(folder, team)
+        return experiment._evaluate(env, team, config.final_tasks)
+
+
+class _Reports:
+    """The evaluations of a run: all their metrics in a file, the first and last whole."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._kept: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else []
+
+    @property
+    def edges(self) -> list[Report]:
+        """Reports of the start and the end."""
+        return [{"metrics": k["metrics"], "samples": k["samples"]} for k in self._kept if k["edge"]]
+
+    def add(self, joint_samples: int, report: Report, edge: bool) -> None:
+        """Keep one evaluation."""
+        self._kept.append({"joint_samples": joint_samples, "edge": edge, **report})
+        self._file.write_text(json.dumps(self._kept, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def rewind(self, joint_samples: int) -> None:
+        """Forget evaluations beyond a checkpoint."""
+        self._kept = [k for k in self._kept if k["joint_samples"] <= joint_samples]
+
+
+def stored_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config that a run was started with, with overrides on top.
+
+    Raises:
+        InputError: when the folder is not a run.
+    """
+    file = run_dir / "config.toml"
+    if not file.is_file():
+        raise InputError(f"{run_dir} is not a run: it has no config.toml")
+    return load_config(None, files=[file], overrides=overrides)
+
+
+def versions(device: str) -> dict[str, str]:
+    """What a result was made with."""
+    names = ("collm", "torch", "transformers", "peft", "pettingzoo", "numpy")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return {**found, "python": platform.python_version(), "machine": platform.machine(), "device": device}
