@@ -41,6 +41,9 @@ first steps:
 
 `collm VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 bad input.
 """
+# What `eval` takes, and the field of [eval] it sets: an evaluation on its own counts as a last one.
+EVAL_KEYS = {field.name: field.name for field in dataclasses.fields(EvalConfig) if field.name != "every"}
+EVAL_KEYS["tasks"] = "final_tasks"
 TRAIN_EXTRAS = ("torch", "transformers", "peft", "safetensors", "jinja2", "rich", "tensorboard", "tomli_w")
 
 
@@ -149,7 +152,7 @@ def _train_settings() -> str:
     blocks = ["presets: " + ", ".join(list_presets()), "settings, written section.field=value:"]
     for field in dataclasses.fields(Config):
         if field.name not in ("env", "algorithm"):
-            section = field.default_factory  # type: ignore[union-attr]
+            section = field.default_factory
             blocks.append(f"[{field.name}]\n" + terminal.settings(explain(section, field.name)))
     blocks.append("[env] settings of the environment: `collm envs ID` shows them")
     for spec in list_algorithms():
@@ -164,21 +167,21 @@ def _train(args: argparse.Namespace) -> int:
     env_id, items = env_commands.split_words(args.words)
     if args.resume is None:
         config = load_config(env_id, presets=args.preset, files=args.config, overrides=items)
-    elif args.preset or args.config or env_id:
+    elif args.preset or args.config or env_id or args.dry_run:
         raise InputError("--resume keeps the run's own settings; only key=value may stand beside it")
     else:
         _check_run(args.resume)
 
     from collm_agents.experiment import Experiment  # imports torch
 
-    if args.resume is None:
-        experiment = Experiment(config)
-    else:
-        experiment = Experiment.resume(args.resume, overrides=items)
-    if args.dry_run:
-        print(experiment.plan())
+    if args.resume is not None:
+        done = Experiment.resume(args.resume, overrides=items)
+    elif args.dry_run:
+        print(Experiment(config).plan())
         return 0
-    run_dir = Path(experiment.run().run_dir)
+    else:
+        done = Experiment(config).run()
+    run_dir = Path(done.run_dir)
     result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     print(terminal.summary(result, str(run_dir), _draw_curve(run_dir)))
     return 0
@@ -202,7 +205,7 @@ def _check_run(folder: str) -> None:
 def _build_eval(parser: _Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a run")
     parser.add_argument(
-        "words", nargs="*", metavar="key=value", help="settings of [eval], such as tasks=0 greedy=true"
+        "words", nargs="*", metavar="key=value", help="settings of [eval], such as tasks=16 greedy=true"
     )
     parser.add_argument(
         "--checkpoint", type=int, metavar="N", help="joint samples of a checkpoint (default the last)"
@@ -211,26 +214,25 @@ def _build_eval(parser: _Parser) -> None:
         "--agents", choices=KINDS, help="a scripted team on the same tasks instead of the trained one"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.more = lambda: "settings:\n" + terminal.settings(explain(EvalConfig, "eval"))
+    parser.more = lambda: (
+        "settings:\n" + terminal.settings(row for row in explain(EvalConfig) if row.key in EVAL_KEYS)
+    )
 
 
 def _eval(args: argparse.Namespace) -> int:
     _check_run(args.run)
-    fields = [field.name for field in dataclasses.fields(EvalConfig)]
     items = []
     for word in args.words:
         key, sign, value = word.partition("=")
         name = key.removeprefix("eval.")
-        if not sign or name not in fields:
-            raise SettingError(
-                f"command line: {word!r} does not set a field of [eval]{suggest(name, fields)}"
-            )
-        items.append(f"eval.{name}={value}")
+        if not sign or name not in EVAL_KEYS:
+            raise SettingError(f"command line: {word!r} sets nothing of [eval]{suggest(name, EVAL_KEYS)}")
+        items.append(f"eval.{EVAL_KEYS[name]}={value}")
 
     from collm_agents.experiment import Experiment  # imports torch
 
     report: Mapping[str, Any] = Experiment.evaluate(
-        args.run, checkpoint=args.checkpoint, overrides=items, scripted=args.agents
+        args.run, checkpoint_at=args.checkpoint, overrides=items, scripted=args.agents
     )
     print(json.dumps(report, indent=2) if args.json else terminal.report(report))
     return 0
@@ -280,7 +282,7 @@ VERBS = {
     ),
     "eval": Verb(
         "evaluate a trained team on held-out tasks",
-        ("eval runs/NAME", "eval runs/NAME tasks=0 greedy=true --json", "eval runs/NAME --agents oracle"),
+        ("eval runs/NAME", "eval runs/NAME tasks=16 greedy=true --json", "eval runs/NAME --agents oracle"),
         _build_eval,
         _eval,
     ),
