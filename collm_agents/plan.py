@@ -127,7 +127,7 @@ def _adapter_size(model: torch.nn.Module, rank: int, targets: str) -> int:
     names = None if targets == "all-linear" else tuple(name.strip() for name in targets.split(","))
     total = 0
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head"):
-            if names is None or name.rsplit(".", 1)[-1] in names:
-                total += rank * (module.in_features + module.out_features)
+        wanted = names is None or name.rsplit(".", 1)[-1] in names
+        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head") and wanted:
+            total += rank * (module.in_features + module.out_features)
     return total
