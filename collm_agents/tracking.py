@@ -83,8 +83,8 @@ class Tracker:
         """Record one update of the learner.
 
         Args:
-            metrics: flat numbers. `reward`, `score`, `success`, `tokens_per_s` and `time/<phase>` (seconds)
-                are shown live.
+            metrics: flat numbers. `reward`, `score`, `success`, `tokens_per_s` and the seconds of each phase
+                (`sample_s`, `env_s`, ...) are shown live.
             joint_samples: joint samples drawn so far.
 
         Raises:
@@ -227,7 +227,7 @@ class _LiveView:
         shown = [
             f"{name.replace('_per_s', '/s')} {metrics[name]:.3g}" for name in self.SHOWN if name in metrics
         ]
-        phases = {name.removeprefix("time/"): s for name, s in metrics.items() if name.startswith("time/")}
+        phases = {name.removesuffix("_s"): seconds for name, seconds in metrics.items() if _is_phase(name)}
         total = sum(phases.values()) or 1.0
         self._lines["update"] = "   ".join(shown)
         self._lines["time"] = "   ".join(
@@ -256,6 +256,10 @@ class _LiveView:
             if text:
                 table.add_row(label, text)
         return Group(self._progress, table)
+
+
+def _is_phase(name: str) -> bool:
+    return name.endswith("_s") and not name.endswith("_per_s") and name != "update_s"  # the last is their sum
 
 
 def _is_part(name: str) -> bool:

@@ -98,14 +98,16 @@ def test_live_view_on_a_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     with Tracker(tmp_path, config(tensorboard=False), 100) as tracker:
-        tracker.update({"reward": 1.25, "tokens_per_s": 500, "time/sample": 1.0, "time/update": 3.0}, 8)
+        tracker.update(
+            {"reward": 1.25, "tokens_per_s": 500, "sample_s": 1.0, "actor_s": 3.0, "update_s": 4.0}, 8
+        )
         tracker.evaluation(report(0.5), 8)
         tracker.evaluation(report(0.625), 16)
     out, err = capsys.readouterr()
     assert "debug/echo-v0" in out
     assert "reward 1.25" in out
     assert "tokens/s 500" in out
-    assert "update 3.00 s (75%)" in out
+    assert "actor 3.00 s (75%)" in out
     assert "score 0.625" in out
     assert err == ""
 

@@ -125,7 +125,7 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(tmp_path):
         (["debug/echo-v0", "device=warp"], "device"),
         (["debug/echo-v0", "team.agents.agent_7.model=builtin"], "agent_7"),
         (["debug/echo-v0", "model=no/such/folder"], "no/such/folder"),
-        (["debug/echo-v0", "eval.split=nowhere"], "nowhere"),
+        (["debug/echo-v0", "eval.split=nowhere"], "built-in tasks"),
         (["debug/echo-v0", "reward=delta", "env.gamma=0.5", "num_turns=2"], "gamma"),
         (["writing/tldr-v0", "source=absent.jsonl"], "no such file: absent.jsonl"),
     ],
