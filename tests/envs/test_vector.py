@@ -75,9 +75,12 @@ def test_recv_blocks_until_something_is_judged():
     rows.send(0, say("1", "1"))
     rows.send(1, say("1", "1"))
     threading.Timer(0.05, env.answer, [1]).start()
+    late = threading.Timer(3, env.answer, [0])  # so that waiting for all fails rather than hangs
+    late.start()
     begun = time.monotonic()
     assert [step.row for step in rows.recv()] == [1]
-    assert time.monotonic() - begun > 0.03
+    assert 0.03 < time.monotonic() - begun < 3
+    late.cancel()
 
 
 class Sleepy(SlowSum):
@@ -141,6 +144,27 @@ def test_a_fault_among_ready_rows_loses_no_step():
     with pytest.raises(EnvFault, match="row 0's last step was not received"):
         rows.send(0, say("1", "1"))
     assert [step.row for step in rows.recv()] == [0, 2]
+
+
+def test_leftover_steps_and_faults_come_in_row_order():
+    env = HandJudged()
+    rows, _ = started(env, count=4)
+    for row in (3, 2, 1, 0):  # judgement number n belongs to row 3 - n
+        rows.send(row, say("1", "1"))
+    env.answer(1)
+    env.asked[0][0].set_exception(OSError("disk of row 3"))
+    with pytest.raises(EnvFault, match="row 3"):
+        rows.recv()  # row 2 was judged by then, and is kept
+    env.answer(3)
+    assert [step.row for step in rows.recv()] == [0, 2]
+    rows, _ = started(env, count=2)
+    for row in (1, 0):
+        rows.send(row, say("1", "1"))
+    for number in (4, 5):
+        env.asked[number][0].set_exception(OSError(f"judgement {number}"))
+    for number in (5, 4):
+        with pytest.raises(EnvFault, match=f"judgement {number}"):
+            rows.recv()
 
 
 def test_step_leaves_alone_what_was_sent_before():
