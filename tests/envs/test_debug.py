@@ -47,10 +47,10 @@ def test_feedback_and_horizon():
 
 def test_the_novice_errs_as_often_as_said():
     env = make("debug/echo-v0")
-    scores = [r["score"] for r in play_scripted(env, "novice", list(env.tasks), seed=0)]
+    scores = [r["score"] for r in play_scripted(env, "novice", env.tasks[:192], seed=0)]
     assert np.mean(scores) == pytest.approx(0.5, abs=0.08)  # 2 x 192 draws: 0.026 standard error
     env = make("debug/handshake-v0")
-    scores = [r["score"] for r in play_scripted(env, "novice", list(env.tasks), seed=0)]
+    scores = [r["score"] for r in play_scripted(env, "novice", env.tasks[:192], seed=0)]
     assert np.mean(scores) == pytest.approx(0.7**2 / 2, abs=0.09)  # both take one, and not the same
 
 
@@ -66,7 +66,7 @@ def test_splits_share_no_task():
         split: {t.public["letters"] for t in make("debug/echo-v0", split=split).tasks}
         for split in ("train", "test")
     }
-    assert (len(words["train"]), len(words["test"])) == (192, 64)
+    assert len(words["train"]) == 3 * len(words["test"]) > 100
     assert not words["train"] & words["test"]
     assert all(len(set(word)) == 8 for word in words["train"])
     with pytest.raises(SettingError):
