@@ -107,7 +107,7 @@ def curve(
         out_png: where the picture goes.
         metric: name of the metric in the evaluations.
         references: values drawn as level lines; default those of the first run's `result.json`.
-        title: above the picture; default the first run's folder name.
+        title: above the picture; default the first run's algorithm and environment.
 
     Returns:
         The picture's path.
@@ -121,7 +121,7 @@ def curve(
 
     from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=(7.6, 4.0), dpi=150, layout="constrained")
     axes = figure.subplots()
     band = "95 % interval over tasks" if found.runs == 1 else f"95 % interval over {found.runs} runs"
     axes.fill_between(found.x, found.low, found.high, alpha=0.2, linewidth=0, label=band)
@@ -132,11 +132,19 @@ def curve(
         axes.axhline(level, color=colour, linestyle=style, linewidth=1, label=f"{name} {level:.2f}")
     axes.set_xlabel("joint samples")
     axes.set_ylabel(metric.removeprefix("parts/").replace("_", " "))
-    axes.set_title(title or Path(folders[0]).resolve().name, fontsize=10)
+    axes.set_title(title or _title(folders[0]), fontsize=10)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     out = Path(out_png)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     return out
+
+
+def _title(run_dir: str | Path) -> str:
+    path = Path(run_dir) / "result.json"
+    if not path.is_file():
+        return Path(run_dir).resolve().name
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return f"{result.get('variant') or result.get('algorithm', '')} on {result.get('env', '')}"

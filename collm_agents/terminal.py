@@ -174,11 +174,11 @@ def before_after(result: Mapping[str, Any]) -> str:
 
 def summary(result: Mapping[str, Any], run_dir: str, curve: str | None) -> str:
     """What is printed after a run: before and after, one conversation, where everything lies."""
-    variant = f" ({result['variant']})" if result.get("variant") else ""
+    name = result.get("variant") or result["algorithm"]
     start, end = (result[key]["metrics"]["score"]["mean"] for key in ("start", "end"))
     cost = f"{result['joint_samples']} joint samples, {result['updates']} updates, {result['wall_s']:.0f} s"
     blocks = [
-        f"{result['algorithm']}{variant} on {result['env']}, seed {result['seed']}: "
+        f"{name} on {result['env']}, seed {result['seed']}: "
         f"score {start:.3f} -> {end:.3f} of {result['high']:.3f} after {cost}",
         before_after(result),
     ]

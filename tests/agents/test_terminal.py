@@ -22,7 +22,7 @@ def report(score):
 RESULT = {
     "env": "debug/echo-v0",
     "algorithm": "mc",
-    "variant": "tree",
+    "variant": "mc[mean, branching 4]",
     "seed": 3,
     "joint_samples": 640,
     "updates": 10,
@@ -48,7 +48,10 @@ def test_metrics_come_in_reading_order():
 
 def test_summary_of_a_run():
     text = terminal.summary(RESULT, "runs/x", "runs/x/curve.png")
-    assert "mc (tree) on debug/echo-v0, seed 3: score 0.500 -> 0.750 of 1.000 after 640 joint samples" in text
+    assert (
+        "mc[mean, branching 4] on debug/echo-v0, seed 3: score 0.500 -> 0.750 of 1.000 after 640 joint samples"
+        in text
+    )
     assert "[0.650, 0.850]" in text
     assert "25.0%" in text
     assert "novice" in text
