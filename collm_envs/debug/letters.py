@@ -6,6 +6,7 @@ symmetry. The agents reply with one letter; whatever else stands around it count
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,8 +57,12 @@ def _letters_row(row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"letters": row["letters"]}, {}
 
 
+@functools.cache
 def _all_rows(split: str, count: int, seed: int) -> list[Row]:
-    """Distinct strings of eight different letters; the splits share none."""
+    """Distinct strings of eight different letters; the splits share none.
+
+    Thousands of them: with a few hundred, a small model learns the strings instead of the rule.
+    """
     rng = np.random.default_rng(seed)
     seen: dict[str, None] = {}
     while len(seen) < count:
@@ -80,7 +85,7 @@ class _Letters(CollabEnv):
     def builtin_rows(self, split: str) -> Sequence[Row]:
         if split not in ("train", "test"):
             return super().builtin_rows(split)
-        return _all_rows(split, count=256, seed=7)
+        return _all_rows(split, count=4096, seed=7)
 
     def begin(self, task: Task, rng: np.random.Generator) -> LettersState:
         return LettersState(tuple(task.public["letters"][: len(self.possible_agents)]))
