@@ -58,7 +58,7 @@ class ChatFormat:
             pieces = (tokenizer.bos_token or "", _PLAIN, _PLAIN, _PLAIN)
         open_first, ask, close, self._ask_later = (self._encode_template(piece) for piece in pieces)
         self._open, self._ask, self._close = open_first, ask, close
-        special = set(tokenizer.all_special_ids)
+        special = special_ids(tokenizer)
         self.stop_ids = {tokenizer.eos_token_id}
         if self.templated and close and close[0] in special:
             self.stop_ids.add(close[0])
@@ -83,11 +83,16 @@ class ChatFormat:
             raise InputError(
                 f"chat template of {self.tokenizer.name_or_path!r} does not show the user's message"
             )
-        if not multi_turn:
+        try:
+            second = self._render([_SEEN, _SAID, _LATER])
+        except InputError:
+            if multi_turn:
+                raise
             return before, ask, "", ""
-        second = self._render([_SEEN, _SAID, _LATER])
         said, found, rest = second.partition(_SAID)
         between, found_later, ask_later = rest.partition(_LATER)
+        if not multi_turn:  # later turns are not needed, but what closes a reply ends it (Gemma: not its eos)
+            return before, ask, between if found and found_later else "", ""
         if not found or not found_later:
             raise InputError(f"chat template of {self.tokenizer.name_or_path!r} drops past turns")
         if said != first and rewriting != "keep":
@@ -121,6 +126,12 @@ class ChatFormat:
         # The reply may have drawn the closing token itself.
         drawn = bool(self._close) and history.ids[-1] == self._close[0] and history.ids[-1] in self.stop_ids
         return (self._close[1:] if drawn else self._close), self._ask_later
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of all special tokens: those with a named role and, as in Llama 3, those that merely exist."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return set(tokenizer.all_special_ids) | {int(id) for id, token in added.items() if token.special}
 
 
 @dataclass(frozen=True)

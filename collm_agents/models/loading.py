@@ -48,8 +48,9 @@ def load_tokenizer(name: str) -> Any:
         InputError: when there is none.
     """
     tokenizer = _guarded(name, "a tokenizer", lambda: AutoTokenizer.from_pretrained(resolve(name)))
-    if not len(tokenizer):
-        raise InputError(f"model {name!r}: its tokenizer is empty")
+    # Without tokenizer files some architectures give a tokenizer of nothing but special tokens.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise InputError(f"model {name!r}: has no tokenizer, or an empty one")
     if not tokenizer.is_fast:
         raise InputError(f"model {name!r}: needs a fast tokenizer (tokenizer.json)")
     return tokenizer
