@@ -25,12 +25,12 @@ class RolloutNeeds:
     Attributes:
         branching: `tree` (K at every turn) or `paths` (K at the first, then 1), where the config says `auto`.
         greedy: also play a greedy joint reply at every point, as a baseline.
-        joint_mode: how replies are paired into joint actions.
+        joint_modes: ways of pairing replies into joint actions that its arithmetic is right for.
     """
 
     branching: str = "paths"
     greedy: bool = False
-    joint_mode: str = "aligned"
+    joint_modes: tuple[str, ...] = ("aligned",)
 
 
 @dataclass(frozen=True)

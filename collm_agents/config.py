@@ -123,7 +123,9 @@ class RunConfig(Section):
     joint_samples: int = setting(
         6400, "training budget: joint actions scored by the environment; 0 leaves it to task_passes", low=0
     )
-    task_passes: float = setting(0.0, "training budget as passes over the tasks; 0 leaves it to joint_samples", low=0)
+    task_passes: float = setting(
+        0.0, "training budget as passes over the tasks; 0 leaves it to joint_samples", low=0
+    )
     out: str = setting("", "folder of the run; default runs/<env>-<algorithm>-s<seed>")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     threads: int = setting(0, "CPU threads of torch; 0 leaves torch's own choice", low=0)
@@ -147,7 +149,9 @@ class LoraConfig(Section):
     _where = "team.lora"
     rank: int = setting(16, "rank of the adapters", low=1)
     alpha: float = setting(32.0, "scale numerator: updates are scaled by alpha / rank", above=0)
-    target_modules: str = setting("all-linear", "modules that get adapters: all-linear, or names joined by commas")
+    target_modules: str = setting(
+        "all-linear", "modules that get adapters: all-linear, or names joined by commas"
+    )
 
 
 @dataclass(frozen=True)
@@ -208,9 +212,12 @@ class RolloutConfig(Section):
     _where = "rollout"
     samples: int = setting(4, "K, joint replies drawn per decision point", low=1)
     branching: str | Sequence[int] = setting(
-        "auto", "tree (K at every turn), paths (K at the first turn, then 1), a list per turn, auto (the algorithm's)"
+        "auto",
+        "tree (K at every turn), paths (K at the first turn, then 1), a list per turn, auto (the algorithm's)",
     )
-    joint_mode: str = setting("aligned", "how replies pair up: aligned (g-th with g-th)", choices=("aligned",))
+    joint_mode: str = setting(
+        "aligned", "how replies pair up: aligned (g-th with g-th)", choices=("aligned",)
+    )
     buffer: int = setting(64, "joint samples per update, rounded up to whole tasks", low=1)
 
     def __post_init__(self) -> None:
@@ -245,7 +252,9 @@ class LearnerConfig(Section):
     )
     advantage_clip: float = setting(0.0, "largest advantage in absolute value; 0 is off", low=0)
     reduction: str = setting(
-        "sum", "a reply's log-prob: sum of its tokens (the paper), or token_mean", choices=("sum", "token_mean")
+        "sum",
+        "a reply's log-prob: sum of its tokens (the paper), or token_mean",
+        choices=("sum", "token_mean"),
     )
     turn_weight: str = setting(
         "uniform", "weight of a turn: uniform, or discounted (gamma^t)", choices=("uniform", "discounted")
@@ -254,7 +263,9 @@ class LearnerConfig(Section):
     value_coef: float = setting(0.6, "scale of the critic's loss", above=0)
     critic_warmup: int = setting(0, "updates in which only the critic learns", low=0)
     max_grad_norm: float = setting(1.0, "gradient norm clip per agent and critic; 0 is off", low=0)
-    microbatch_tokens: int = setting(8192, "most tokens in one forward pass; does not change the result", low=1)
+    microbatch_tokens: int = setting(
+        8192, "most tokens in one forward pass; does not change the result", low=1
+    )
 
 
 @dataclass(frozen=True)
@@ -277,7 +288,9 @@ class CheckpointConfig(Section):
     """What is kept on disk."""
 
     _where = "checkpoint"
-    every: int = setting(0, "joint samples between checkpoints; 0 keeps one at each evaluation", low=0)
+    every: int = setting(
+        0, "joint samples between checkpoints beside those at evaluations; 0 for none", low=0
+    )
     keep: int = setting(2, "newest checkpoints kept; the last one always is", low=1)
 
 

@@ -1,7 +1,7 @@
 """Evaluation on fixed tasks with fixed seeds, and the report that every table and curve is made of.
 
 A report is plain data: `{"metrics": {name: {"mean", "low", "high", "n"}}, "samples": [...]}`. Intervals are 95 %
-bootstrap intervals of the mean over tasks; rates of exactly 0/1 values use Wilson's interval, which does not
+bootstrap intervals of the mean over tasks; rates with one episode per task use Wilson's interval, which does not
 collapse when all are equal. n is the number of tasks, never of episodes.
 """
 
@@ -23,13 +23,17 @@ from collm_envs.vector import VecEnv
 
 Report = dict[str, Any]
 TASKS_AT_ONCE = 256
+RATES = ("success", "truncated_episodes")
 
 
-def interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 2000) -> dict[str, float]:
+def interval(
+    values: Sequence[float] | np.ndarray, *, rate: bool = False, seed: int = 0, draws: int = 2000
+) -> dict[str, float]:
     """Mean with a 95 % interval.
 
     Args:
         values: one per task, [n].
+        rate: the values are yes or no, where Wilson's interval is right; means of several are bootstrapped.
         seed: seed of the bootstrap.
         draws: bootstrap resamples.
 
@@ -38,7 +42,7 @@ def interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 2
     """
     x = np.asarray(values, dtype=float)
     mean, n = float(x.mean()), len(x)
-    if np.isin(x, (0.0, 1.0)).all():
+    if rate and np.isin(x, (0.0, 1.0)).all():
         z = 1.959964
         centre, spread = mean + z * z / (2 * n), z * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
         scale = 1 + z * z / n
@@ -52,7 +56,7 @@ def interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 2
 def summarise(per_task: Mapping[str, Sequence[float]], samples: Sequence[Mapping[str, Any]] = ()) -> Report:
     """A report from one value per task and metric."""
     return {
-        "metrics": {name: interval(values) for name, values in per_task.items()},
+        "metrics": {name: interval(values, rate=name in RATES) for name, values in per_task.items()},
         "samples": list(samples),
     }
 

@@ -73,6 +73,11 @@ class Experiment:
             )
         self.device = pick_device(config.run.device)
         needs = self.estimator.rollout_needs
+        if config.rollout.joint_mode not in needs.joint_modes:
+            raise SettingError(
+                f"rollout.joint_mode={config.rollout.joint_mode!r} does not go with {self.algorithm.name}: "
+                f"it takes {', '.join(needs.joint_modes)}"
+            )
         self.branching = resolve_branching(
             config.rollout.branching, config.rollout.samples, needs.branching, self.env.num_turns
         )
@@ -187,9 +192,12 @@ class Experiment:
             The folder and what its `result.json` holds.
         """
         run_dir = self._choose_folder()
-        built, held_out = self.build(), self.eval_env()
+        held_out = self.eval_env()
         self.budget()
-        len(self.env.tasks), len(held_out.tasks)  # a bad file is found before anything is written
+        for source in (self.env.tasks, held_out.tasks):
+            for _ in source:  # every row is checked here, so that a bad one stops nothing that has begun
+                pass
+        built = self.build()
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.toml").write_text(dump_config(self.config), encoding="utf-8")
         return self._train(run_dir, built, held_out, None)
@@ -254,6 +262,7 @@ class Experiment:
             budget=samples,
             task_budget=trees,
             eval_every=config.eval.every or max(1, self.expected_samples() // 10),
+            save_every=config.checkpoint.every,
             evaluate=judge,
             save=lambda state: checkpoint.save(
                 run_dir, built.team, built.critic, built.learner, state, config.checkpoint.keep

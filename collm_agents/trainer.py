@@ -32,6 +32,7 @@ class Progress:
         tokens: reply tokens drawn in training.
         wall_s: seconds spent, evaluations included.
         evaluated: joint samples at the last evaluation; -1 before the first.
+        saved: joint samples at the last checkpoint; -1 before the first.
     """
 
     joint_samples: int = 0
@@ -40,6 +41,7 @@ class Progress:
     tokens: int = 0
     wall_s: float = 0.0
     evaluated: int = -1
+    saved: int = -1
 
 
 class Trainer:
@@ -54,8 +56,9 @@ class Trainer:
         budget: joint samples, or 0.
         task_budget: trees, or 0; one of the two is given.
         eval_every: joint samples between evaluations.
+        save_every: joint samples between checkpoints beside those at evaluations; 0 for none.
         evaluate: called with whether this is the first or last one; its time counts as the run's.
-        save: called with the progress as plain data, after each evaluation.
+        save: called with the progress as plain data, after each evaluation and where it is due.
         tracker: is told about every update.
     """
 
@@ -70,12 +73,14 @@ class Trainer:
         budget: int,
         task_budget: int,
         eval_every: int,
+        save_every: int = 0,
         evaluate: Callable[[int, bool], Any],
         save: Callable[[dict[str, Any]], Any],
         tracker: Tracker,
     ) -> None:
         self.collector, self.learner, self.tasks, self.seed = collector, learner, tasks, seed
         self.tasks_per_update, self.budget, self.task_budget = tasks_per_update, budget, task_budget
+        self.save_every = save_every
         self.eval_every, self.evaluate, self.save, self.tracker = eval_every, evaluate, save, tracker
         self.progress = Progress()
 
@@ -84,7 +89,8 @@ class Trainer:
         """Whether the budget is spent."""
         p = self.progress
         return bool(
-            (self.budget and p.joint_samples >= self.budget) or (self.task_budget and p.tasks >= self.task_budget)
+            (self.budget and p.joint_samples >= self.budget)
+            or (self.task_budget and p.tasks >= self.task_budget)
         )
 
     def run(self) -> Progress:
@@ -102,7 +108,11 @@ class Trainer:
         edge = p.evaluated < 0 or self.done
         if p.evaluated != p.joint_samples and (edge or p.joint_samples >= p.evaluated + self.eval_every):
             self.evaluate(p.joint_samples, edge)
-            p.evaluated, p.wall_s = p.joint_samples, time.perf_counter() - started
+            p.evaluated = p.joint_samples
+            p.saved = -1  # what was measured is kept
+        due = p.saved < 0 or (self.save_every and p.joint_samples >= p.saved + self.save_every)
+        if due:
+            p.saved, p.wall_s = p.joint_samples, time.perf_counter() - started
             self.save(asdict(p))
 
     def _update(self) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from collm_envs.errors import CollmError, EnvFault, SettingError, suggest
-from collm_envs.history import cut_middle, entry
+from collm_envs.history import cut_middle, encodable, entry
 from collm_envs.reward import RewardModel, Schedule, Score, Scorer
 from collm_envs.scripted import KINDS, random_reply
 from collm_envs.spaces import UnicodeText
@@ -65,6 +65,7 @@ class CollabEnv(ParallelEnv[str, str, str]):
     agent_counts: ClassVar[Sequence[int]] = (2,)
     feedback_modes: ClassVar[Sequence[str]] = ("plain",)
     row_formats: ClassVar[Sequence[RowFormat]] = ()
+    builtin_splits: ClassVar[Sequence[str]] = ("train", "test")
     hub_dataset: ClassVar[str | None] = None
 
     def __init__(
@@ -160,7 +161,7 @@ class CollabEnv(ParallelEnv[str, str, str]):
         return None
 
     def builtin_rows(self, split: str) -> Sequence[Row]:
-        """Rows of the environment's own data for a split name."""
+        """Rows of the environment's own data for one of `builtin_splits`."""
         raise SettingError(f"{self.env_id} has no built-in tasks; name a file or hub:owner/name")
 
     def novice(self, state: Any, agent: str, rng: np.random.Generator) -> str:
@@ -186,9 +187,15 @@ class CollabEnv(ParallelEnv[str, str, str]):
         """The tasks of `source` and `split`, opened at first use."""
         if self._tasks is None:
             self._tasks = load_source(
-                self.source, self.split, self.row_formats, builtin=self.builtin_rows, hub=self.hub_dataset
+                self.source, self.split, self.row_formats, builtin=self._builtin, hub=self.hub_dataset
             )
         return self._tasks
+
+    def _builtin(self, split: str) -> Sequence[Row]:
+        if split not in self.builtin_splits:
+            known = ", ".join(self.builtin_splits)
+            raise SettingError(f"{self.env_id} has built-in tasks of the splits {known}, not {split!r}")
+        return self.builtin_rows(split)
 
     @property
     def high(self) -> float:
@@ -377,7 +384,7 @@ class CollabEnv(ParallelEnv[str, str, str]):
             text = self._hook("prompt", self.prompt, self._state, agent, agent=agent)
             if not isinstance(text, str):
                 raise self._fault("prompt", TypeError(f"returned {type(text).__name__}, not str"), agent)
-            text = _encodable(text)
+            text = encodable(text)
             observations[agent] = cut_middle(text, self.max_observation_chars)
             cut[agent] = observations[agent] != text
             self._history += entry(agent, self.turn, "sees", observations[agent])
@@ -409,7 +416,7 @@ class CollabEnv(ParallelEnv[str, str, str]):
             if not isinstance(text, str):
                 what = "gave no reply" if text is None else f"replied with {type(text).__name__}, not str"
                 raise EnvFault(what, env_id=self.env_id, task_id=self._task_id(), turn=self.turn, agent=agent)
-            replies[agent] = _encodable(text[: self.max_reply_chars])
+            replies[agent] = encodable(text[: self.max_reply_chars])
             cut[agent] = len(text) > self.max_reply_chars
         return replies, cut
 
@@ -442,8 +449,3 @@ class CollabEnv(ParallelEnv[str, str, str]):
             raise
         except Exception as error:
             raise self._fault(name, error, agent) from error
-
-
-def _encodable(text: str) -> str:
-    """The text with lone surrogates replaced, so that files, tokenizers and data sets accept it."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -42,3 +42,8 @@ def cut_middle(text: str, limit: int) -> str:
     head = (limit - len(mark) + 1) // 2
     tail = limit - len(mark) - head
     return text[:head] + mark + (text[-tail:] if tail else "")
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates replaced, so that files, tokenizers and data sets accept it."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -196,7 +196,9 @@ def load_source(
     layout = _choose_format(rows[0], formats, label)
     if layout.id_column:
         _check_ids(rows, layout.id_column, label)
-    return TaskSource(_RowLoader(rows, layout, label), held[part], label)
+    # Files of several splits may share a name; one file's splits are told apart by row already.
+    ids = f"{name}:{Path(label).name}" if "=" in source else Path(label).name
+    return TaskSource(_RowLoader(rows, layout, label, ids), held[part], label)
 
 
 @dataclass(frozen=True)
@@ -206,9 +208,10 @@ class _RowLoader:
     rows: Sequence[Row]
     layout: RowFormat
     label: str
+    ids: str
 
     def __call__(self, index: int) -> Task:
-        return _to_task(self.rows[index], index, self.layout, self.label)
+        return _to_task(self.rows[index], index, self.layout, self.label, self.ids)
 
 
 def _choose_format(row: Row, formats: Sequence[RowFormat], label: str) -> RowFormat:
@@ -231,7 +234,7 @@ def _check_ids(rows: Sequence[Row], column: str, label: str) -> None:
             )
 
 
-def _to_task(row: Row, index: int, layout: RowFormat, label: str) -> Task:
+def _to_task(row: Row, index: int, layout: RowFormat, label: str, ids: str) -> Task:
     where = f"{label}, row {index + 1}"
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: expected an object with named fields, found {type(row).__name__}")
@@ -246,7 +249,7 @@ def _to_task(row: Row, index: int, layout: RowFormat, label: str) -> Task:
             raise DataError(f"{where}, field {column!r}: empty")
     public, hidden = layout.build(row)
     named = row.get(layout.id_column) if layout.id_column else None
-    return Task(str(named) if named is not None else f"{Path(label).name}#{index}", public, hidden)
+    return Task(str(named) if named is not None else f"{ids}#{index}", public, hidden)
 
 
 def _has_kind(value: Any, kind: type) -> bool:

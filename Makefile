@@ -1,0 +1,45 @@
+# Every target sets up what it needs; `make` alone lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test check unit slow models clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# constraints.txt keeps torch at a CPU build's version: never gigabytes of CUDA packages by accident.
+# On a machine with a GPU: make setup TORCH="torch --index-url <your CUDA index>" before anything else.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+TORCH ?= torch
+
+setup: $(READY) ## make .venv with everything in it
+
+demo: $(READY) ## train CoLLM-CC on a small writing task, about three minutes on two cores
+	$(BIN)/collm train --preset builtin-writing
+
+test: $(READY) ## all tests that CI runs
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(READY) ## lint, format, types, spelling, quick unit tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell collm_envs collm_agents tests docs examples README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/python -m pytest -q --durations=0 --durations-min=5 -n 2 tests/envs tests/agents tests/style -m "not learning and not system and not slow"
+
+slow: $(READY) ## tests longer than CI allows
+	$(BIN)/python -m pytest -m slow
+
+models: $(READY) ## rebuild the built-in model from its seeded script
+	$(BIN)/python -m collm_agents.models.warmstart
+
+clean: ## remove the environment and caches, not the runs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
