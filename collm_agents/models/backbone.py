@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from collm_agents.config import LoraConfig
+from collm_agents.draws import derive
 from collm_agents.models import loading
 from collm_envs.errors import InputError
 
@@ -32,7 +33,7 @@ class Backbone:
         lora: size of the adapters.
         dtype: weights in memory.
         device: where the model lives.
-        seed: the adapters' initial weights are drawn from it.
+        seed: an adapter's initial weights are drawn from it and the member's name.
     """
 
     def __init__(
@@ -174,9 +175,11 @@ class Backbone:
             own = peft.get_peft_model_state_dict(self._peft, adapter_name=member)
             missing = sorted(set(own) - set(saved))
         unknown = sorted(set(saved) - set(own))
-        if missing or unknown:
+        other = [k for k in saved if k in own and saved[k].shape != own[k].shape]
+        if missing or unknown or other:
             raise InputError(
-                f"{folder}: does not fit {self.name!r}: {(missing or unknown)[0]} is missing or unknown"
+                f"{folder}: does not fit {self.name!r}: {[*missing, *unknown, *other][0]} is missing, unknown "
+                "or of another shape"
             )
         if self._peft is None:
             self._copies[member].load_state_dict(saved, strict=False)
@@ -189,7 +192,7 @@ def _with_adapters(base: Any, members: Sequence[str], lora: LoraConfig, seed: in
     if targets != "all-linear":
         targets = [name.strip() for name in targets.split(",")]
     model: Any = None
-    for number, member in enumerate(members):
+    for member in members:
         config = peft.LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
@@ -199,7 +202,7 @@ def _with_adapters(base: Any, members: Sequence[str], lora: LoraConfig, seed: in
         )
         # peft draws from torch's global generator; the draw is fenced so that nothing else is disturbed.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + number)
+            torch.manual_seed(derive(seed, "adapter", member))
             try:
                 if model is None:
                     model = peft.get_peft_model(base, config, adapter_name=member)
