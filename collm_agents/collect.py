@@ -151,8 +151,8 @@ class Collector:
         plan = [(b, g, greedy) for b in branches for g, greedy in self._children(b, width)]
         replies = self._draw(plan, forest, names, update)
         start = time.perf_counter()
-        first_child = {}
-        env_rows = []
+        first_child: dict[int, int] = {}
+        env_rows: list[int] = []
         for branch, _, _ in plan:
             # The first child takes the environment on itself; its siblings need copies made before it moves.
             taken = first_child.setdefault(branch.row, len(env_rows)) != len(env_rows)

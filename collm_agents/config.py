@@ -69,7 +69,7 @@ def check_type(name: str, value: Any, hint: Any) -> Any:
                 return check_type(name, value, option)
             except SettingError:
                 continue
-    elif hint is Any or hint is type(None) and value is None:
+    elif hint is Any or (hint is type(None) and value is None):
         return value
     elif origin in (tuple, Sequence) or hint is tuple:
         if isinstance(value, (list, tuple)):
@@ -123,9 +123,7 @@ class RunConfig(Section):
     joint_samples: int = setting(
         6400, "training budget: joint actions scored by the environment; 0 leaves it to task_passes", low=0
     )
-    task_passes: float = setting(
-        0.0, "training budget as passes over the tasks; 0 leaves it to joint_samples", low=0
-    )
+    task_passes: float = setting(0.0, "training budget in passes over the tasks; 0: see joint_samples", low=0)
     out: str = setting("", "folder of the run; default runs/<env>-<algorithm>-s<seed>")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     threads: int = setting(0, "CPU threads of torch; 0 leaves torch's own choice", low=0)
@@ -213,7 +211,7 @@ class RolloutConfig(Section):
     samples: int = setting(4, "K, joint replies drawn per decision point", low=1)
     branching: str | Sequence[int] = setting(
         "auto",
-        "tree (K at every turn), paths (K at the first turn, then 1), a list per turn, auto (the algorithm's)",
+        "tree (K at every turn), paths (K at the first, then 1), a list per turn, auto (the algorithm's)",
     )
     joint_mode: str = setting(
         "aligned", "how replies pair up: aligned (g-th with g-th)", choices=("aligned",)

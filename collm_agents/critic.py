@@ -75,7 +75,8 @@ class Critic:
 
         def ids_of(point: int) -> tuple[int, ...]:
             if point not in history:
-                before, parent = (), int(points.parent[point])
+                before: tuple[int, ...] = ()
+                parent = int(points.parent[point])
                 text, old = self._text(member, rollouts, point), ""
                 if parent >= 0:
                     before, old = ids_of(parent), self._text(member, rollouts, parent)

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from collm_envs.errors import CollmError, EnvFault, SettingError, suggest
+from collm_envs.errors import CollmError, EnvFault, SettingError, require_choice, require_count, suggest
 from collm_envs.history import cut_middle, encodable, entry
 from collm_envs.reward import RewardModel, Schedule, Score, Scorer
 from collm_envs.scripted import KINDS, random_reply
@@ -91,14 +91,16 @@ class CollabEnv(ParallelEnv[str, str, str]):
             ("max_observation_chars", max_observation_chars),
             ("max_reply_chars", max_reply_chars),
         ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise SettingError(f"{name} must be a whole number >= 1, not {value!r}")
-        self._choose("num_agents", num_agents, tuple(self.agent_counts))
-        self._choose("formula", formula, FORMULAS)
-        self._choose("feedback", feedback or self.feedback_modes[0], tuple(self.feedback_modes))
-        self._choose("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.num_turns, self.formula = num_turns, formula
-        self.feedback = feedback or self.feedback_modes[0]
+            require_count(name, value)
+        feedback = feedback or self.feedback_modes[0]
+        for name, chosen, options in (
+            ("num_agents", num_agents, self.agent_counts),
+            ("formula", formula, FORMULAS),
+            ("feedback", feedback, self.feedback_modes),
+            ("render_mode", render_mode, (None, *self.metadata["render_modes"])),
+        ):
+            require_choice(name, chosen, options, self.env_id)
+        self.num_turns, self.formula, self.feedback = num_turns, formula, feedback
         self.render_mode = render_mode
         self.source, self.split = source, split
         self.max_observation_chars, self.max_reply_chars = max_observation_chars, max_reply_chars
@@ -119,12 +121,6 @@ class CollabEnv(ParallelEnv[str, str, str]):
         self._history = ""
         self._score: Score | None = None
         self._pending: tuple[Any, Any, dict[str, str], dict[str, bool]] | None = None
-
-    def _choose(self, name: str, value: Any, options: tuple) -> None:
-        if value not in options:
-            raise SettingError(
-                f"{name}={value!r} is not offered by {self.env_id}{suggest(str(value), map(str, options))}"
-            )
 
     # -- what a task author writes ---------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ broke while running). A poor reply of an agent is neither: it is a normal outcom
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class CollmError(Exception):
@@ -73,3 +74,17 @@ def suggest(word: str, options: Iterable[str]) -> str:
     if 0 < len(known) <= 12:
         return "; known: " + ", ".join(known)
     return ""
+
+
+def require_choice(name: str, value: Any, options: Sequence[Any], where: str) -> None:
+    """Raise a `SettingError` unless a setting has one of the values that `where` offers."""
+    if value not in options:
+        raise SettingError(
+            f"{name}={value!r} is not offered by {where}{suggest(str(value), map(str, options))}"
+        )
+
+
+def require_count(name: str, value: Any) -> None:
+    """Raise a `SettingError` unless a setting is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SettingError(f"{name} must be a whole number >= 1, not {value!r}")

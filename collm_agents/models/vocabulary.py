@@ -1,8 +1,8 @@
 """The built-in model's tokenizer: one token per word of the mini environments, and any text besides.
 
-For `warmstart`, which builds it once; a run only loads the files. A word has the same token wherever it stands:
-an invisible space is put before the text and behind each newline, so that a letter shown in the middle of a
-prompt and the same letter at the start of a reply are equal tokens, which makes copying easy to learn.
+For `warmstart`, which builds it once; a run only loads the files. A word has the same token wherever it
+stands: an invisible space is put before the text and behind each newline, so that a letter shown in the middle
+of a prompt and the same letter at the start of a reply are equal tokens, which makes copying easy to learn.
 Decoding takes these spaces out again, so every text comes back exactly; what no piece covers goes as bytes.
 """
 
@@ -47,30 +47,27 @@ CHAT_TEMPLATE = (
 _LABELS = (
     *(f"agent_{i}" for i in range(8)),
     *("summary_0", "detail_1", "writer_0", "background_0", "method_1"),
-    *("aux_0", "main_1", "main_2", "main_3", "aux2_1", "aux3_2", "coder_0"),
+    *("aux_0", "main_1"),
     *(f"builder_{i}" for i in range(4)),
 )
-# Words of the debug environments, of feedback, and of what critics are told.
+# Words of feedback, and of what critics are told.
 _COMMON = (
-    "Say Share the letter letters Try again Score score turn of level failed weak passed tests test error line "
-    "task target yours partner wrong missing extra right left done need more less too many few no yes none all "
-    "and or not is are to a in on you your each only last best high"
+    "Try again Score score turn of level failed weak passed tests test error line task target yours partner "
+    "wrong missing extra right left done need more less too many few no yes none all and or not is are to a in "
+    "on you your each only last best high"
 )
 # For the environments to come: blocks, commands, small functions.
 _BLOCKS = (
     "oak_planks spruce_planks birch_planks planks stone cobblestone stone_bricks stone_stairs oak_stairs stairs "
-    "white_concrete concrete obsidian air glass brick bricks oak_log log dirt grass sand wool door torch spider "
-    "spiders block blocks build place put set get wall roof base floor layer cell grid row col width height hp "
-    "damage attack kill fill setblock limit left_over"
+    "white_concrete concrete obsidian air glass brick bricks oak_log log dirt grass sand wool door torch "
+    "spider spiders block blocks build place put set get wall roof base floor layer cell grid row col width "
+    "height hp damage attack kill fill setblock limit left_over"
 )
 _CODE = (
-    "def return aux aux2 aux3 main if else elif for in range while and or not True False None abs min max sum "
-    "len int pow x y z n m k i j a b c f g r s t total result value lambda pass assert import"
+    "def return aux aux2 aux3 main if else elif for in range while and or not True False None abs min max "
+    "sum len int pow x y z n m k i j a b c f g r s t total result value lambda pass assert import python"
 )
-_SIGNS = (
-    "// ** == != <= >= += -= *= -> ): (): ), )) (( [] () )( ]: [: :: ... == === ```",
-    "```python",
-)
+_SIGNS = "// ** == != <= >= += -= *= -> ): (): ), )) (( [] () )( ]: [: :: ... === ```"
 
 
 def env_words(env: EnvSpec) -> list[str]:
@@ -93,9 +90,9 @@ def pieces() -> list[str]:
     spaced += [str(i) for i in range(41)] + [f"{i / 10:.1f}" for i in range(61)]
     spaced += [f"{letter}{digit}" for letter in "abcdefgh" for digit in range(1, 9)]
     spaced += [f"@{label}" for label in _LABELS] + [f"/{word}" for word in ("setblock", "fill", "kill")]
-    signs = " ".join(_SIGNS).split()
+    signs = _SIGNS.split()
     printable = string.digits + string.ascii_letters + string.punctuation
-    bare = [*printable, *signs, *_BLOCKS.split(), *_CODE.split(), *(f"_{i}" for i in range(10))]
+    bare = [*printable, *signs, *_CODE.split(), *(f"_{i}" for i in range(10))]
     bare += [f".{i}" for i in range(10)] + ["\n", " \n", *(" " * n for n in (1, 2, 3, 4, 8))]
     bare += [" sees:\n", " says:\n"]
     words = [f" {piece}" for piece in (*printable, *signs, *sorted(set(spaced)))]
@@ -109,16 +106,13 @@ def fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256("\x1f".join(piece for piece, _ in ordered).encode()).hexdigest()
 
 
-def build_tokenizer(
-    vocabulary: Sequence[str] | None = None, *, context: int = 1024
-) -> PreTrainedTokenizerFast:
+def build_tokenizer(vocabulary: Sequence[str], context: int) -> PreTrainedTokenizerFast:
     """The tokenizer over a list of pieces; each text is cut into as few of them as possible.
 
     Args:
-        vocabulary: pieces in the order of ids; None takes `pieces()`.
+        vocabulary: pieces in the order of ids.
         context: longest sequence in tokens, as the tokenizer tells its users.
     """
-    vocabulary = pieces() if vocabulary is None else vocabulary
     # Equal scores: the likeliest cut of a unigram model is then the one with the fewest pieces.
     core = Tokenizer(models.Unigram([(piece, -1.0) for piece in vocabulary], unk_id=0, byte_fallback=True))
     core.normalizer = normalizers.Sequence(
