@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
-from tiny_models import save_llama, save_qwen3
+from tiny_models import byte_tokenizer, save_llama, save_qwen3
 
+from collm_agents.chat import ChatFormat
+from collm_agents.collect import Collector
 from collm_agents.config import LearnerConfig, LoraConfig, SamplingConfig, TeamConfig
 from collm_agents.critic import Critic, critic_members
 from collm_agents.learner import Learner
 from collm_agents.models.backbone import Backbone
-from collm_agents.team import AgentTeam, build_backbones
+from collm_agents.team import AgentTeam, Reply, build_backbones
+from collm_envs import VecEnv, make
 
 _HELD: list[tempfile.TemporaryDirectory] = []
 
@@ -103,3 +108,51 @@ def gap(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """Largest difference between two sets of weights."""
     assert one.keys() == other.keys()
     return max(float((one[k] - other[k]).abs().max()) for k in one)
+
+
+class ScriptedTeam:
+    """A team without models: a function of agent, prompt text and branch path says what is replied.
+
+    Args:
+        agents: agent names.
+        say: `(agent, prompt, node) -> text`; `node` is None for greedy replies.
+        limit: most tokens (characters) of a prompt.
+        overflow: as in `team.prompt_overflow`.
+    """
+
+    def __init__(self, agents, say, *, limit=100_000, overflow="error"):
+        self.agents, self.say, self.limit, self.overflow = tuple(agents), say, limit, overflow
+        self.form = ChatFormat(byte_tokenizer())
+        self.requests = []
+
+    def observe(self, agent, history, text):
+        return history.observe(text, self.form, self.limit, self.overflow)
+
+    def act(self, requests):
+        self.requests.append(list(requests))
+        replies = []
+        for request in requests:
+            prompt = self.form.tokenizer.decode(request.prompt, skip_special_tokens=False)
+            text = self.say(request.agent, prompt, request.key and request.key.node)
+            ids = (*self.form.encode(text), self.form.tokenizer.eos_token_id)
+            replies.append(Reply(text, ids, np.full(len(ids), -0.5, dtype=np.float32), cut=False))
+        return replies
+
+
+def played(
+    players,
+    branching=(2,),
+    *,
+    env="debug/echo-v0",
+    tasks=2,
+    seed=0,
+    update=0,
+    greedy_sibling=False,
+    **settings,
+):
+    """Rollouts of a team, with random rewards in place of the environment's (random models earn nothing)."""
+    made = make(env, num_agents=len(players.agents), num_turns=len(branching), **settings)
+    collector = Collector(VecEnv(made), players, branching, seed, greedy_sibling=greedy_sibling)
+    rollouts = collector.collect([made.tasks[i] for i in range(tasks)], update)
+    reward = np.random.default_rng(seed).normal(size=len(rollouts.nodes))
+    return dataclasses.replace(rollouts, nodes=dataclasses.replace(rollouts.nodes, reward=reward))
