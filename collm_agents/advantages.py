@@ -25,11 +25,13 @@ class RolloutNeeds:
     Attributes:
         branching: `tree` (K at every turn) or `paths` (K at the first, then 1), where the config says `auto`.
         greedy: also play a greedy joint reply at every point, as a baseline.
+        min_siblings: least number of joint replies at the first turn; with fewer nothing could be learned.
         joint_modes: ways of pairing replies into joint actions that its arithmetic is right for.
     """
 
     branching: str = "paths"
     greedy: bool = False
+    min_siblings: int = 1
     joint_modes: tuple[str, ...] = ("aligned",)
 
 
@@ -159,7 +161,9 @@ def subtract_baseline(returns: Floats, group: Ints, kind: str, greedy: Floats | 
         greedy: that return, [N], for `greedy`.
 
     Returns:
-        [N]. A group of one has advantage 0 under `mean`, `leave_one_out` and `max`.
+        [N]. A group of one has no other to be compared with: `leave_one_out` leaves its return as it is
+        (an empty baseline, unbiased); `mean` and `max` give 0. Where paths end early, groups of later turns
+        shrink to K', and `mean` is unbiased up to (K' - 1) / K'.
     """
     if kind == "none" or not len(returns):
         return returns.copy()
@@ -177,23 +181,28 @@ def subtract_baseline(returns: Floats, group: Ints, kind: str, greedy: Floats | 
     centred = returns - mean[index]
     if kind == "leave_one_out":
         size = count[index]
-        return np.where(size > 1, centred * size / np.maximum(size - 1, 1), 0.0)
+        return np.where(size > 1, centred * size / np.maximum(size - 1, 1), returns)
     return centred
 
 
-def normalise(advantage: Floats, weight: Floats, turn: Ints, agent: Ints, mode: str) -> Floats:
-    """Centre and scale advantages.
+LEAST_SCALE = 0.01
+
+
+def normalise(advantage: Floats, weight: Floats, turn: Ints, agent: Ints, sample: Ints, mode: str) -> Floats:
+    """Centre and scale advantages. Biased, as every scale taken from the data is; `none` is not.
 
     Args:
         advantage: [N].
         weight: row weights, [N]; rows of weight 0 do not count.
         turn: turn of each row, [N].
         agent: agent of each row, [N].
+        sample: joint action that each row belongs to, [N]; agents' rows of one are no independent samples.
         mode: `none`; `batch`: over all rows of a turn (centring over all turns at once would push early
             turns down on sparse positive rewards); `agent_turn`: by agent and turn, as the release does.
 
     Returns:
-        [N]. Groups of fewer than two rows are left as they are; the scale is at least 1e-6.
+        [N]. Groups of fewer than two joint actions are left as they are. The scale is at least 0.01 of a
+        reward unit, so that a solved task is not trained on the noise of its critic.
     """
     if mode == "none":
         return advantage.copy()
@@ -201,9 +210,9 @@ def normalise(advantage: Floats, weight: Floats, turn: Ints, agent: Ints, mode: 
     out = advantage.copy()
     for value in np.unique(key):
         rows = np.flatnonzero((key == value) & (weight > 0))
-        if len(rows) < 2:
+        if len(np.unique(sample[rows])) < 2:
             continue
         w = weight[rows] / weight[rows].sum()
         centred = advantage[rows] - (w * advantage[rows]).sum()
-        out[rows] = centred / max(float(np.sqrt((w * centred**2).sum())), 1e-6)
+        out[rows] = centred / max(float(np.sqrt((w * centred**2).sum())), LEAST_SCALE)
     return out

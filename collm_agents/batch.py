@@ -66,6 +66,7 @@ class Nodes:
         greedy: a greedy joint reply played only as a baseline: never trained on, never part of a mean, [M].
         weight: 1 / (trees x product of the branching up to its turn), 0 for greedy ones, [M].
         parts: reward parts, M dicts.
+        metrics: measured quantities that are not paid, M dicts.
     """
 
     parent: Ints
@@ -80,6 +81,7 @@ class Nodes:
     greedy: Bools
     weight: Floats
     parts: tuple[Mapping[str, float], ...]
+    metrics: tuple[Mapping[str, float], ...]
 
     def __len__(self) -> int:
         return len(self.parent)
@@ -97,6 +99,7 @@ class Rows:
         logprob: the sampler's own log-probs, N arrays [L]; a diagnostic.
         text: the reply as the environment saw it, N texts.
         cut: the token limit ended the reply, [N].
+        clipped: the observation before it was cut to fit the context, [N].
     """
 
     agent: Ints
@@ -106,6 +109,7 @@ class Rows:
     logprob: tuple[Floats, ...]
     text: tuple[str, ...]
     cut: Bools
+    clipped: Bools
 
     def __len__(self) -> int:
         return len(self.agent)

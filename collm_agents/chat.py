@@ -33,6 +33,7 @@ class ChatFormat:
         rewriting: for a template that renders past turns otherwise than they were generated: `error`, or `keep`
             past turns as generated.
         multi_turn: whether later turns will be needed; a template that cannot render them is then an error.
+        stop_ids: further tokens that end a reply (a model's generation config may name several).
 
     Raises:
         InputError: when the tokenizer has no end token, or the template cannot be used.
@@ -46,6 +47,7 @@ class ChatFormat:
         enable_thinking: bool = False,
         rewriting: str = "error",
         multi_turn: bool = True,
+        stop_ids: Sequence[int] = (),
     ) -> None:
         self.tokenizer = tokenizer
         if tokenizer.eos_token_id is None:
@@ -58,8 +60,14 @@ class ChatFormat:
             pieces = (tokenizer.bos_token or "", _PLAIN, _PLAIN, _PLAIN)
         open_first, ask, close, self._ask_later = (self._encode_template(piece) for piece in pieces)
         self._open, self._ask, self._close = open_first, ask, close
-        special = special_ids(tokenizer)
-        self.stop_ids = {tokenizer.eos_token_id}
+        # What a template is built of is a control token, whatever the tokenizer calls it.
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        used = {id for piece in (open_first, ask, close, self._ask_later) for id in piece}
+        self._control = {
+            i: str(token.content) for i, token in added.items() if i in used and not token.special
+        }
+        special = special_ids(tokenizer) | set(self._control)
+        self.stop_ids = {tokenizer.eos_token_id} | {i for i in stop_ids if i < len(tokenizer)}
         if self.templated and close and close[0] in special:
             self.stop_ids.add(close[0])
         self.banned = torch.zeros(len(tokenizer), dtype=torch.bool)
@@ -109,6 +117,11 @@ class ChatFormat:
         """Token ids of a text of an environment or partner; what looks like a special token is plain text."""
         if not text:
             return ()
+        for token in self._control.values():
+            if token in text:
+                # Cut inside the token's name: neither part is the token, and the text stays the same.
+                cut = text.index(token) + 1
+                return self.encode(text[:cut]) + self.encode(text[cut:])
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def decode(self, reply: Sequence[int]) -> str:

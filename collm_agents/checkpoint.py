@@ -48,8 +48,8 @@ def save(
     partial = root / f".writing-{final.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for agent in team.agents:
-        team.backbones[agent].save(agent, partial / "agents" / agent)
+    for member, users in team.users.items():
+        team.backbones[users[0]].save(member, partial / "agents" / member)
     if critic is not None:
         for member in critic.members:
             critic.backbones[member].save(member, partial / "critics" / member)
@@ -99,10 +99,10 @@ def pick(run_dir: Path, joint_samples: int | None = None) -> Path:
 
 def load_team(folder: Path, team: AgentTeam) -> None:
     """Restore the agents' weights."""
-    for agent in team.agents:
-        if not (folder / "agents" / agent).is_dir():
-            raise InputError(f"{folder}: no weights of agent {agent!r}")
-        team.backbones[agent].load(agent, folder / "agents" / agent)
+    for member, users in team.users.items():
+        if not (folder / "agents" / member).is_dir():
+            raise InputError(f"{folder}: no weights of {member!r}")
+        team.backbones[users[0]].load(member, folder / "agents" / member)
 
 
 def load(folder: Path, team: AgentTeam, critic: Critic | None, learner: Learner) -> dict[str, Any]:
@@ -113,5 +113,5 @@ def load(folder: Path, team: AgentTeam, critic: Critic | None, learner: Learner)
             place = folder / "critics" / member
             critic.backbones[member].load(member, place)
             critic.heads[member].load_state_dict(load_file(place / "value_head.safetensors"))
-    learner.load_state_dict(torch.load(folder / "learner.pt", weights_only=True))
+    learner.load_state_dict(torch.load(folder / "learner.pt", map_location="cpu", weights_only=True))
     return json.loads((folder / "progress.json").read_text(encoding="utf-8"))

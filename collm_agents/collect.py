@@ -216,8 +216,9 @@ class Collector:
                 prompt=branch.histories[a].ids,
                 reply=reply.ids,
                 logprob=reply.logprob,
-                text=reply.text,
+                text=step.infos[agents[a]]["reply"],
                 cut=reply.cut,
+                clipped=branch.histories[a].clipped > 0,
             )
             for a, reply in enumerate(replies)
         ]
@@ -226,8 +227,10 @@ class Collector:
         next_point, cut = -1, step.truncated
         if not step.terminated:
             local = tuple(
-                old + entry(a, turn, "says", reply.text) + entry(a, turn + 1, "sees", step.observations[a])
-                for a, reply, old in zip(agents, replies, branch.local, strict=True)
+                old
+                + entry(a, turn, "says", step.infos[a]["reply"])
+                + entry(a, turn + 1, "sees", step.observations[a])
+                for a, old in zip(agents, branch.local, strict=True)
             )
             next_point = forest.add(
                 forest.points,
@@ -258,6 +261,7 @@ class Collector:
             greedy=move.greedy,
             weight=move.weight,
             parts=dict(step.info["reward_parts"]),
+            metrics=dict(step.info["metrics"]),
         )
         forest.row_of.append(rows)
         if step.terminated or cut:
@@ -269,7 +273,7 @@ class Collector:
     def _finish(self, forest: _Forest, tasks: Sequence[Task]) -> Rollouts:
         points, nodes, rows = forest.points, forest.nodes, forest.rows
         ints = {"tree", "parent", "turn", "point", "next_point", "group", "agent"}
-        bools = {"terminated", "truncated", "success", "greedy", "cut"}
+        bools = {"terminated", "truncated", "success", "greedy", "cut", "clipped"}
         floats = {"reward", "score", "weight"}
 
         def arrays(columns: dict[str, list]) -> dict[str, Any]:

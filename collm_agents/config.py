@@ -171,8 +171,11 @@ class TeamConfig(Section):
         "auto", "lora (adapters on one frozen base), full (own copy each), auto (full for builtin, else lora)",
         choices=("auto", "lora", "full"),
     )  # fmt: skip
-    dtype: str = setting("auto", "weights in memory: auto (bfloat16 on an accelerator, else float32) or as named",
-                         choices=("auto", "float32", "bfloat16"))  # fmt: skip
+    dtype: str = setting(
+        "auto",
+        "computation: auto (bfloat16 on an accelerator, else float32) or as named; trained weights are float32",
+        choices=("auto", "float32", "bfloat16"),
+    )
     template: str = setting("auto", "auto: the tokenizer's chat template where it has one; none: plain text",
                             choices=("auto", "none"))  # fmt: skip
     enable_thinking: bool = setting(False, "passed to chat templates that know it (Qwen3)")
@@ -181,6 +184,7 @@ class TeamConfig(Section):
         "for templates that rewrite past turns: error, or keep (past turns stay as they were generated)",
         choices=("error", "keep"),
     )
+    shared: bool = setting(False, "one set of trained weights for all agents (parameter sharing)")
     prompt_overflow: str = setting(
         "clip",
         "a prompt too long for the context: clip (cut its newest observation in the middle), stop (truncate the "

@@ -92,8 +92,12 @@ class Critic:
             ids = ids_of(int(point))
             if queries.replies is not None:
                 turn = int(points.turn[point])
+                # A local view is shown its own agent's reply and nothing of the partners'.
+                own = None if self.view == "joint" else self.members.index(member)
                 said = (
-                    entry(rollouts.agents[a], turn, "says", t) for a, t in sorted(queries.replies[q].items())
+                    entry(rollouts.agents[a], turn, "says", text)
+                    for a, text in sorted(queries.replies[q].items())
+                    if own in (None, a)
                 )
                 ids += form.encode("".join(said))
             tail = form.encode(info_text(points.info[point])) if self.global_info else ()

@@ -84,7 +84,8 @@ def evaluate(
 
     Returns:
         A report with `score` (last turn), `score_sum`, `return` (sum of rewards), `success`, `turns`,
-        `parts/<component>`, `reply_tokens`, `truncated_replies`, `truncated_episodes`.
+        `parts/<component>`, `measured/<quantity>`, `reply_tokens`, `truncated_replies`, `truncated_episodes`,
+        `clipped_prompts`.
     """
     branching = (1 if greedy else samples,) + (1,) * (env.num_turns - 1)
     collector = Collector(VecEnv(env), team, branching, seed, greedy=greedy)
@@ -115,9 +116,11 @@ def episode_metrics(rollouts: Rollouts) -> dict[str, list[float]]:
             "score_sum": nodes.score[path].sum(),
             "turns": len(path),
             **{f"parts/{name}": value for name, value in nodes.parts[leaf].items()},
+            **{f"measured/{name}": value for name, value in nodes.metrics[leaf].items()},
             "reply_tokens": np.mean([len(rows.reply[r]) for r in used]),
             "truncated_replies": rows.cut[used].mean(),
             "truncated_episodes": float(nodes.truncated[leaf]),
+            "clipped_prompts": rows.clipped[used].mean(),
         }
         tree = rollouts.points.tree[nodes.point[leaf]]
         for name, value in values.items():
@@ -150,6 +153,8 @@ def evaluate_scripted(
     per_task: dict[str, list[float]] = {}
     for record in records:
         values = {k: float(record[k]) for k in ("score", "success", "return", "turns")}
-        for name, value in {**values, **{f"parts/{k}": v for k, v in record["parts"].items()}}.items():
+        values.update({f"parts/{k}": float(v) for k, v in record["parts"].items()})
+        values.update({f"measured/{k}": float(v) for k, v in record["metrics"].items()})
+        for name, value in values.items():
             per_task.setdefault(name, []).append(value)
     return summarise(per_task)

@@ -25,6 +25,7 @@ from collm_agents.config import Config
 from collm_agents.critic import Critic, critic_members
 from collm_agents.evaluate import Report, evaluate, evaluate_scripted
 from collm_agents.learner import Learner
+from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import pick_device
 from collm_agents.overrides import dump_config, load_config
 from collm_agents.plan import Plan, estimate_memory
@@ -81,6 +82,11 @@ class Experiment:
         self.branching = resolve_branching(
             config.rollout.branching, config.rollout.samples, needs.branching, self.env.num_turns
         )
+        if self.branching[0] < needs.min_siblings:
+            raise SettingError(
+                f"{self.algorithm.name} with {self.estimator.variant!r} compares siblings: rollout.samples (or the "
+                f"first number of rollout.branching) must be at least {needs.min_siblings}"
+            )
         self.tree_size = tree_size(self.branching, needs.greedy)
         self.tasks_per_update = math.ceil(config.rollout.buffer / self.tree_size)
         self.specs = agent_specs(config.team, self.env.possible_agents)
@@ -113,23 +119,40 @@ class Experiment:
         return {m: (model, resolve_tuning(tuning, model)) for m, model in zip(members, models, strict=True)}
 
     def agent_base(self) -> dict[str, tuple[str, str]]:
-        """Agent -> (model, tuning)."""
-        return {spec.name: (spec.model, spec.tuning) for spec in self.specs}
+        """Member name -> (model, tuning) of the agents: their own names, or `team` where weights are shared.
+
+        Raises:
+            SettingError: when agents are to share weights but name different bases.
+        """
+        bases = {spec.name: (spec.model, spec.tuning) for spec in self.specs}
+        if not self.config.team.shared:
+            return bases
+        if len(set(bases.values())) > 1:
+            raise SettingError("team.shared=true needs one model and tuning for all agents")
+        return {"team": next(iter(bases.values()))}
 
     def build_team(self) -> AgentTeam:
         """Load the agents' models, without a critic."""
-        backbones = build_backbones(self.agent_base(), self.config.team, self.device, self.config.run.seed)
-        return AgentTeam(self.env.possible_agents, backbones, self.config.team, num_turns=self.env.num_turns)
+        config = self.config
+        return self._team(build_backbones(self.agent_base(), config.team, self.device, config.run.seed))
+
+    def _team(self, backbones: Mapping[str, Backbone]) -> AgentTeam:
+        agents = self.env.possible_agents
+        members = dict.fromkeys(agents, "team") if self.config.team.shared else {a: a for a in agents}
+        by_agent = {agent: backbones[member] for agent, member in members.items()}
+        return AgentTeam(agents, by_agent, self.config.team, members=members, num_turns=self.env.num_turns)
 
     def build(self) -> _Built:
         """Load all models and make the learner."""
         if self.config.run.threads:
             torch.set_num_threads(self.config.run.threads)
+        clash = set(self.agent_base()) & set(self.critic_base())
+        if clash:
+            raise SettingError(f"the agent name {clash.pop()!r} is taken by a critic; rename the role")
         wanted = {**self.agent_base(), **self.critic_base()}
         backbones = build_backbones(wanted, self.config.team, self.device, self.config.run.seed)
         agents = self.env.possible_agents
-        team = AgentTeam(agents, backbones, self.config.team, num_turns=self.env.num_turns)
-        critic = None
+        team, critic = self._team(backbones), None
         if self.algorithm.view is not None and self.algorithm.owners is not None:
             critic = Critic(
                 self.algorithm.view,

@@ -8,7 +8,7 @@ nothing but memory: every row's weight is fixed by the whole buffer.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from collm_agents.batch import Floats, Rollouts, token_batches
 from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic, Encoded
 from collm_agents.losses import policy_loss, value_loss
-from collm_agents.team import AgentTeam
+from collm_agents.team import AgentTeam, Scored
 from collm_envs.errors import CollmError
 
 
@@ -44,7 +44,8 @@ class Learner:
         self.team, self.critic, self.estimator, self.config = team, critic, estimator, config
         self.updates = 0
         self.optimizers: dict[str, torch.optim.AdamW] = {
-            agent: self._adamw(team.backbones[agent].parameters(agent), config.lr) for agent in team.agents
+            member: self._adamw(team.backbones[users[0]].parameters(member), config.lr)
+            for member, users in team.users.items()
         }
         if critic is not None:
             for member in critic.members:
@@ -110,7 +111,9 @@ class Learner:
         if config.mask_truncated_replies:
             weight = weight * ~rollouts.rows.cut
         mode = self.estimator.advantage_norm if config.advantage_norm == "auto" else config.advantage_norm
-        advantage = normalise(estimate.advantage, weight, turn, rollouts.rows.agent, mode)
+        sample = np.zeros(len(rollouts.rows), dtype=np.int64)
+        sample[rollouts.row_of] = np.arange(len(rollouts.nodes))[:, None]
+        advantage = normalise(estimate.advantage, weight, turn, rollouts.rows.agent, sample, mode)
         if config.advantage_clip > 0:
             advantage = advantage.clip(-config.advantage_clip, config.advantage_clip)
         if config.turn_weight == "discounted":
@@ -122,33 +125,33 @@ class Learner:
         metrics = {
             "advantage_abs": float(np.abs(advantage[weight > 0]).mean()) if (weight > 0).any() else 0.0
         }
-        for a, agent in enumerate(self.team.agents):
-            rows = np.flatnonzero((rollouts.rows.agent == a) & (weight > 0))
+        for member, users in self.team.users.items():
+            own = np.isin(rollouts.rows.agent, [self.team.agents.index(agent) for agent in users])
+            rows = np.flatnonzero(own & (weight > 0))
             if not len(rows):
                 continue
-            old = self._old_logprobs(agent, rollouts, rows, metrics)
+            old = self._old_logprobs(member, rollouts, rows, metrics)
             for epoch in range(self.config.update_epochs):
                 for part, scale in self._minibatches(rollouts, rows, epoch):
-                    found = self._step_agent(agent, rollouts, part, advantage, weight * scale, old)
-                    metrics.update({f"{name}/{agent}": value for name, value in found.items()})
+                    found = self._step_agent(member, rollouts, part, advantage, weight * scale, old)
+                    metrics.update({f"{name}/{member}": value for name, value in found.items()})
         return metrics
 
     @torch.no_grad()
     def _old_logprobs(
-        self, agent: str, rollouts: Rollouts, rows: np.ndarray, metrics: dict[str, float]
+        self, member: str, rollouts: Rollouts, rows: np.ndarray, metrics: dict[str, float]
     ) -> dict[int, Tensor]:
         """Teacher-forced log-probs of the policy that sampled, by row; compared with the sampler's own."""
         old: dict[int, Tensor] = {}
         if self.config.ratio == "none":
             return old
         worst = 0.0
-        for batch in self._batches(rollouts, rows):
-            logp, mask = self._logprobs(agent, rollouts, batch)
+        for batch, scored in self._score(member, rollouts, rows):
             for i, row in enumerate(batch):
-                old[int(row)] = logp[i, mask[i]]
-                sampled = torch.as_tensor(rollouts.rows.logprob[row], device=logp.device)
+                old[int(row)] = scored.logprob[i, scored.mask[i]]
+                sampled = torch.as_tensor(rollouts.rows.logprob[row], device=scored.logprob.device)
                 worst = max(worst, float((old[int(row)] - sampled).abs().max()))
-        metrics[f"sampler_gap/{agent}"] = worst
+        metrics[f"sampler_gap/{member}"] = worst
         return old
 
     def _minibatches(
@@ -170,18 +173,18 @@ class Learner:
 
     def _step_agent(
         self,
-        agent: str,
+        member: str,
         rollouts: Rollouts,
         rows: np.ndarray,
         advantage: Floats,
         weight: Floats,
         old: dict[int, Tensor],
     ) -> dict[str, float]:
-        config, optimizer = self.config, self.optimizers[agent]
+        config, optimizer = self.config, self.optimizers[member]
         optimizer.zero_grad(set_to_none=True)
-        total, entropy, tokens, drift = 0.0, 0.0, 0, 0.0
-        for batch in self._batches(rollouts, rows):
-            logp, mask = self._logprobs(agent, rollouts, batch)
+        total, surprisal, tokens, drift = 0.0, 0.0, 0, 0.0
+        for batch, scored in self._score(member, rollouts, rows):
+            logp, mask = scored.logprob, scored.mask
             before = torch.zeros_like(logp)
             for i, row in enumerate(batch):
                 if old:
@@ -199,21 +202,21 @@ class Learner:
             loss.backward()
             total += float(loss.detach())
             tokens += int(mask.sum())
-            entropy -= float(logp.detach().sum())
+            surprisal -= float(logp.detach().sum())
             if old:
                 drift += float(((logp.detach() - before).masked_fill(~mask, 0.0)).abs().sum())
-        norm = self._step(agent, total, self._who(rollouts, rows))
-        found = {"loss": total, "grad_norm": norm, "surprisal": entropy / max(tokens, 1)}
+        norm = self._step(member, total, self._who(rollouts, rows))
+        found = {"loss": total, "grad_norm": norm, "surprisal": surprisal / max(tokens, 1)}
         return {**found, "drift": drift / max(tokens, 1)} if old else found
 
-    def _batches(self, rollouts: Rollouts, rows: np.ndarray) -> list[np.ndarray]:
-        lengths = [len(rollouts.rows.prompt[r]) + len(rollouts.rows.reply[r]) for r in rows]
-        return [rows[batch] for batch in token_batches(lengths, self.config.microbatch_tokens)]
-
-    def _logprobs(self, agent: str, rollouts: Rollouts, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self.team.logprobs(
-            agent, [rollouts.rows.prompt[r] for r in rows], [rollouts.rows.reply[r] for r in rows]
-        )
+    def _score(
+        self, member: str, rollouts: Rollouts, rows: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Scored]]:
+        """Batches of the team's choosing, with the rows of the buffer that each holds."""
+        prompts = [rollouts.rows.prompt[row] for row in rows]
+        replies = [rollouts.rows.reply[row] for row in rows]
+        for scored in self.team.score(member, prompts, replies, self.config.microbatch_tokens):
+            yield rows[scored.rows], scored
 
     # -- critic ----------------------------------------------------------------------------------------------
 

@@ -91,14 +91,14 @@ def estimate_memory(
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(model_config)
         whole = sum(p.numel() for p in model.parameters())
-        if tuning == "full":
-            parts["weights"] += whole * size * len(members)
-            parts["gradients and optimizer"] += whole * size * 3 * len(members)
+        if tuning == "full":  # trained in float32 whatever the computation's type
+            parts["weights"] += whole * 4 * len(members)
+            parts["gradients and optimizer"] += whole * 4 * 3 * len(members)
         else:
             adapter = _adapter_size(model, config.team.lora.rank, config.team.lora.target_modules)
             parts["weights"] += whole * size + adapter * 4 * len(members)
             parts["gradients and optimizer"] += adapter * 4 * 3 * len(members)
-        longest = _longest(config, name, prompts, [m for m in members if m in agents])
+        longest = _longest(config, name, prompts)
         text = model_config.get_text_config()
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -114,10 +114,10 @@ def estimate_memory(
     return parts
 
 
-def _longest(config: Config, name: str, prompts: Sequence[Mapping[str, str]], agents: Sequence[str]) -> int:
+def _longest(config: Config, name: str, prompts: Sequence[Mapping[str, str]]) -> int:
     """Tokens of the longest first prompt and reply; critics read about what all agents have together."""
     form = ChatFormat(loading.load_tokenizer(name), template=config.team.template, multi_turn=False)
-    texts = [seen[a] for seen in prompts for a in (agents or list(seen))]
+    texts = [text for seen in prompts for text in seen.values()]
     lengths = [len(h.ids) for t in texts if (h := History().observe(t, form, 10**9, "error")) is not None]
     return max(lengths, default=0) + config.team.sampling.max_new_tokens
 

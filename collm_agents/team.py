@@ -6,13 +6,14 @@ its own member of it. Teams of different bases and tokenizers are several backbo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from collm_agents.batch import token_batches
 from collm_agents.chat import ChatFormat, History
 from collm_agents.config import SamplingConfig, TeamConfig
 from collm_agents.draws import DrawKey
@@ -61,6 +62,15 @@ class Reply:
     ids: tuple[int, ...]
     logprob: np.ndarray
     cut: bool
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A batch of teacher-forced rows: which ones, [B], their log-probs and the mask of reply tokens, [B, L]."""
+
+    rows: np.ndarray
+    logprob: Tensor
+    mask: Tensor
 
 
 def agent_specs(config: TeamConfig, agents: Sequence[str]) -> list[AgentSpec]:
@@ -120,8 +130,10 @@ class AgentTeam:
     """The agents of one environment.
 
     Args:
-        agents: agent names in the environment's order; each is the name of its member too.
+        agents: agent names in the environment's order.
         backbones: backbone by agent.
+        members: the backbone's member that each agent uses; agents that name one share its weights. Default:
+            each agent's own, of its name.
         config: templates, sampling and what happens to overlong prompts.
         num_turns: turns of an episode; templates that cannot render later turns matter only beyond one.
         batch_rows: most rows decoded at once.
@@ -133,10 +145,13 @@ class AgentTeam:
         backbones: Mapping[str, Backbone],
         config: TeamConfig,
         *,
+        members: Mapping[str, str] | None = None,
         num_turns: int = 1,
         batch_rows: int = 512,
     ) -> None:
         self.agents = tuple(agents)
+        self.member = {agent: (members or {}).get(agent, agent) for agent in agents}
+        self.users = {m: tuple(a for a in agents if self.member[a] == m) for m in self.member.values()}
         self.backbones = dict(backbones)
         self.sampling: SamplingConfig = config.sampling
         self.overflow = config.prompt_overflow
@@ -154,6 +169,7 @@ class AgentTeam:
                     enable_thinking=config.enable_thinking,
                     rewriting=config.rewriting_template,
                     multi_turn=num_turns > 1,
+                    stop_ids=backbone.stop_ids,
                 ),
             )
             context = config.max_context or backbone.context_length or 2048
@@ -199,16 +215,17 @@ class AgentTeam:
         for i, request in enumerate(requests):
             if request.key is not None:
                 uniforms[i] = request.key.uniforms(count)
-        drawn = draw(
-            backbone.module(agent),
-            [request.prompt for request in requests],
-            uniforms,
-            self.sampling,
-            stop_ids=form.stop_ids,
-            banned=form.banned,
-            pad_id=backbone.pad_id,
-            greedy=greedy,
-        )
+        with backbone.computing():
+            drawn = draw(
+                backbone.module(self.member[agent]),
+                [request.prompt for request in requests],
+                uniforms,
+                self.sampling,
+                stop_ids=form.stop_ids,
+                banned=form.banned,
+                pad_id=backbone.pad_id,
+                greedy=greedy,
+            )
         return (Reply(form.decode(d.ids), d.ids, d.logprob, d.cut) for d in drawn)
 
     def logprobs(
@@ -227,7 +244,7 @@ class AgentTeam:
             Log-probs, [B, L], 0 on padding, and the mask of reply tokens, [B, L]. Gradients flow.
         """
         backbone = self.backbones[agent]
-        logits = backbone.reply_logits(agent, prompts, replies)
+        logits = backbone.reply_logits(self.member[agent], prompts, replies)
         longest = logits.shape[1]
         target = torch.zeros((len(replies), longest), dtype=torch.long)
         mask = torch.zeros((len(replies), longest), dtype=torch.bool)
@@ -239,3 +256,25 @@ class AgentTeam:
         logp = masked_log_softmax(logits, self.sampling.temperature, banned)
         picked = logp.gather(-1, target[..., None]).squeeze(-1)
         return picked.masked_fill(~mask, 0.0), mask
+
+    def score(
+        self, member: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], budget: int
+    ) -> Iterator[Scored]:
+        """Log-probs of many rows of one member's agents, a batch at a time.
+
+        The team chooses the batches, so that rows which share a beginning may share its computation.
+
+        Args:
+            member: whose policy.
+            prompts: N lists of token ids.
+            replies: N lists of token ids.
+            budget: most tokens per batch.
+
+        Yields:
+            Batches; every row is in exactly one. Gradients flow, so use a batch before asking for the next.
+        """
+        agent = self.users[member][0]
+        lengths = [len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)]
+        for rows in token_batches(lengths, budget):
+            logprob, mask = self.logprobs(agent, [prompts[i] for i in rows], [replies[i] for i in rows])
+            yield Scored(np.array(rows), logprob, mask)

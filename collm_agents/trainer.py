@@ -137,8 +137,11 @@ class Trainer:
         """The next trees' tasks: position in the order is all that is remembered."""
         count = len(self.tasks)
         left = self.task_budget - self.progress.tasks if self.task_budget else self.tasks_per_update
+        current, order = -1, np.arange(0)
         for place in range(self.progress.tasks, self.progress.tasks + min(self.tasks_per_update, left)):
-            order = np.random.default_rng(derive(self.seed, "tasks", place // count)).permutation(count)
+            if place // count != current:
+                current = place // count
+                order = np.random.default_rng(derive(self.seed, "tasks", current)).permutation(count)
             yield self.tasks[int(order[place % count])]
 
 
@@ -147,16 +150,23 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     nodes, rows = rollouts.nodes, rollouts.rows
     own = ~nodes.greedy
     leaves = rollouts.leaves
+    # Every episode counts by its share of the tree, or branches that went on longer would count more.
+    share = nodes.weight[leaves] / nodes.weight[leaves].sum()
+
+    def mean(per_leaf: Any) -> float:
+        return float((share * np.asarray(per_leaf, dtype=float)).sum())
+
     metrics = {
         "joint_samples_in_update": float(rollouts.joint_samples),
         "reward": float(nodes.reward[own].mean()),
-        "score": float(nodes.score[leaves].mean()),
-        "success": float(nodes.success[leaves].mean()),
+        "score": mean(nodes.score[leaves]),
+        "success": mean(nodes.success[leaves]),
         "reply_tokens": float(np.mean([len(reply) for reply in rows.reply])),
         "truncated_replies": float(rows.cut.mean()),
-        "truncated_episodes": float(nodes.truncated[leaves].mean()),
+        "truncated_episodes": mean(nodes.truncated[leaves]),
+        "clipped_prompts": float(rows.clipped.mean()),
         "empty_replies": float(np.mean([not text.strip() for text in rows.text])),
     }
     for name in nodes.parts[0]:
-        metrics[f"parts/{name}"] = float(np.mean([nodes.parts[leaf][name] for leaf in leaves]))
+        metrics[f"parts/{name}"] = mean([nodes.parts[leaf][name] for leaf in leaves])
     return metrics

@@ -4,8 +4,7 @@ For task authors: subclass, write `begin`, `prompt` and `advance`, name the rewa
 base class keeps the books: the current task, the turn, the seeded generator, the joint history, the reward
 schedule, and who has ended. It knows nothing of tokens, models or learning.
 
-The hooks are pure: `advance` returns a new state and leaves the old one alone, which is what makes `clone`
-cheap and trees of episodes possible. `check_env` tests it.
+The hooks and their contracts are in `hooks`; `check_env` tests that they are kept.
 """
 
 from __future__ import annotations
@@ -20,9 +19,18 @@ from typing import Any, ClassVar
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from collm_envs.errors import CollmError, EnvFault, SettingError, require_choice, require_count, suggest
+from collm_envs.errors import (
+    CollmError,
+    EnvFault,
+    SettingError,
+    require_choice,
+    require_count,
+    require_role,
+    suggest,
+)
 from collm_envs.history import cut_middle, encodable, entry
-from collm_envs.reward import RewardModel, Schedule, Score, Scorer
+from collm_envs.hooks import TaskHooks
+from collm_envs.reward import RewardModel, Schedule, Score
 from collm_envs.scripted import KINDS, random_reply
 from collm_envs.spaces import UnicodeText
 from collm_envs.task import Row, RowFormat, Task, TaskSource, load_source
@@ -30,7 +38,7 @@ from collm_envs.task import Row, RowFormat, Task, TaskSource, load_source
 FORMULAS = ("paper", "release")
 
 
-class CollabEnv(ParallelEnv[str, str, str]):
+class CollabEnv(TaskHooks, ParallelEnv[str, str, str]):
     """A collaborative text task in which all agents reply at once and are paid one joint reward.
 
     Subclasses set the class attributes and write the hooks `begin`, `prompt` and `advance`. A slow judge
@@ -50,6 +58,8 @@ class CollabEnv(ParallelEnv[str, str, str]):
         render_mode: `ansi` (text) or `human` (printed), or None.
         max_observation_chars: longer observations are cut in their middle and flagged in `infos`.
         max_reply_chars: longer replies are cut at the end and flagged in `infos`.
+        max_cycles: an outside limit in turns, of which the agents know nothing: reaching it truncates the
+            episode. None or -1 for no such limit (PettingZoo's name and meaning).
 
     Raises:
         SettingError: for values out of range.
@@ -84,6 +94,7 @@ class CollabEnv(ParallelEnv[str, str, str]):
         render_mode: str | None = None,
         max_observation_chars: int = 20_000,
         max_reply_chars: int = 20_000,
+        max_cycles: int | None = None,
     ) -> None:
         for name, value in (
             ("num_agents", num_agents),
@@ -92,6 +103,8 @@ class CollabEnv(ParallelEnv[str, str, str]):
             ("max_reply_chars", max_reply_chars),
         ):
             require_count(name, value)
+        if max_cycles not in (None, -1):
+            require_count("max_cycles", max_cycles)
         feedback = feedback or self.feedback_modes[0]
         for name, chosen, options in (
             ("num_agents", num_agents, self.agent_counts),
@@ -101,13 +114,19 @@ class CollabEnv(ParallelEnv[str, str, str]):
         ):
             require_choice(name, chosen, options, self.env_id)
         self.num_turns, self.formula, self.feedback = num_turns, formula, feedback
-        self.render_mode = render_mode
+        self.render_mode, self.max_cycles = render_mode, max_cycles
         self.source, self.split = source, split
         self.max_observation_chars, self.max_reply_chars = max_observation_chars, max_reply_chars
         self.possible_agents = list(self.roles(num_agents))
+        for role in self.possible_agents:
+            require_role(role)
         self.agents: list[str] = []
         self.reward_model = RewardModel(
-            self.components(), weights=rewards, success=self.success_rule(), success_at=success_at
+            self.components(),
+            weights=rewards,
+            success=self.success_rule(),
+            success_at=success_at,
+            measure=self.measure,
         )
         self.schedule = Schedule(reward, self.reward_model.high, num_turns, gamma)
         space = {a: UnicodeText(max_observation_chars) for a in self.possible_agents}
@@ -121,52 +140,6 @@ class CollabEnv(ParallelEnv[str, str, str]):
         self._history = ""
         self._score: Score | None = None
         self._pending: tuple[Any, Any, dict[str, str], dict[str, bool]] | None = None
-
-    # -- what a task author writes ---------------------------------------------------------------------------
-
-    def roles(self, num_agents: int) -> Sequence[str]:
-        """Agent names, roles with an index, such as `("summary_0", "detail_1")`."""
-        raise NotImplementedError("an environment names its agents in roles()")
-
-    def components(self) -> Sequence[Scorer]:
-        """The reward components in scoring order; may depend on `self.formula` and other settings."""
-        raise NotImplementedError("an environment names its reward components in components()")
-
-    def begin(self, task: Task, rng: np.random.Generator) -> Any:
-        """The state at the start of a task. All chance of the episode is drawn here."""
-        raise NotImplementedError("an environment starts a task in begin()")
-
-    def prompt(self, state: Any, agent: str) -> str:
-        """What one agent sees in a state: the task at turn 0, the feedback later. Pure."""
-        raise NotImplementedError("an environment writes its prompts in prompt()")
-
-    def advance(self, state: Any, actions: Mapping[str, str]) -> tuple[Any, Any]:
-        """Apply the joint action; returns the new state and the outcome to be judged. Pure and fast."""
-        raise NotImplementedError("an environment plays a turn in advance()")
-
-    def judge(self, outcome: Any) -> Score | Future[Score]:
-        """Score an outcome; a slow judge returns a future."""
-        return self.reward_model(outcome)
-
-    def settle(self, state: Any, outcome: Any, score: Score) -> Any:
-        """Fold a turn's score into the state, for feedback that mentions it. Pure."""
-        return state
-
-    def success_rule(self) -> Callable[[Any, float, Mapping[str, float]], bool] | None:
-        """Predicate `(outcome, total, parts)` for success; None means a fraction of the greatest score."""
-        return None
-
-    def builtin_rows(self, split: str) -> Sequence[Row]:
-        """Rows of the environment's own data for one of `builtin_splits`."""
-        raise SettingError(f"{self.env_id} has no built-in tasks; name a file or hub:owner/name")
-
-    def novice(self, state: Any, agent: str, rng: np.random.Generator) -> str:
-        """A weak scripted reply in a state, for baselines and warm starts."""
-        raise NotImplementedError(f"{self.env_id} has no novice agent")
-
-    def oracle(self, state: Any, agent: str, rng: np.random.Generator) -> str:
-        """A scripted reply that reaches the greatest score when all agents use it."""
-        raise NotImplementedError(f"{self.env_id} has no oracle agent")
 
     # -- PettingZoo ------------------------------------------------------------------------------------------
 
@@ -286,11 +259,13 @@ class CollabEnv(ParallelEnv[str, str, str]):
         over = score.success or self.turn >= self.num_turns
         reward = self.schedule.pay(score.total, previous, last=over, success=score.success)
         live = self.agents
+        stopped = not over and self.max_cycles not in (None, -1) and self.turn >= (self.max_cycles or 0)
         if over:
-            self.agents = []
             observations, seen_cut = dict.fromkeys(live, ""), dict.fromkeys(live, False)
-        else:
+        else:  # an episode cut from outside is observed once more: critics bootstrap from there
             observations, seen_cut = self._observe()
+        if over or stopped:
+            self.agents = []
         infos = {
             a: {
                 "task_id": self.task.id if self.task else None,
@@ -298,13 +273,15 @@ class CollabEnv(ParallelEnv[str, str, str]):
                 "score": score.total,
                 "success": score.success,
                 "reward_parts": dict(score.parts),
+                "metrics": dict(score.metrics),
+                "reply": replies[a],
                 "reply_cut": cut[a],
                 "observation_cut": seen_cut[a],
             }
             for a in live
         }
-        ended, never = dict.fromkeys(live, over), dict.fromkeys(live, False)
-        return observations, dict.fromkeys(live, reward), ended, never, infos
+        ended, truncated = dict.fromkeys(live, over), dict.fromkeys(live, stopped)
+        return observations, dict.fromkeys(live, reward), ended, truncated, infos
 
     def state(self) -> str:  # PettingZoo types it as an array; ours is text
         """The joint history so far: every observation and reply in order, labelled by role. Append-only."""

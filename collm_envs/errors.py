@@ -8,6 +8,7 @@ broke while running). A poor reply of an agent is neither: it is a normal outcom
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -88,3 +89,12 @@ def require_count(name: str, value: Any) -> None:
     """Raise a `SettingError` unless a setting is a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise SettingError(f"{name} must be a whole number >= 1, not {value!r}")
+
+
+def require_role(name: str) -> None:
+    """Raise a `SettingError` unless an agent's name is a role with an index, such as `writer_0`.
+
+    The form is PettingZoo's; adapters, folders and settings are named after it.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*_[0-9]+", name):
+        raise SettingError(f"agent name {name!r} is not a role with an index, such as writer_0")

@@ -28,12 +28,14 @@ class Score:
         total: the score, within the reward model's `[low, high]`.
         parts: weighted contribution of each component by name; they sum to `total`.
         success: whether the outcome counts as solved. Reported apart from the score.
+        metrics: measured quantities that are reported but not paid (a ratio, a pass rate), by name.
         details: evidence for feedback (measured values, failing tests); never shown unless an env does so.
     """
 
     total: float
     parts: Mapping[str, float]
     success: bool
+    metrics: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -65,6 +67,7 @@ class RewardModel:
             out (its gate included).
         success: predicate `(outcome, total, parts) -> bool`; default `total >= success_at * high`.
         success_at: fraction of `high` that counts as solved where there is no predicate.
+        measure: outcome -> measured quantities by name, reported beside the parts.
 
     Raises:
         SettingError: for an unknown name, a negative weight or two components of one name.
@@ -77,6 +80,7 @@ class RewardModel:
         weights: Mapping[str, float] | None = None,
         success: Callable[[Any, float, Mapping[str, float]], bool] | None = None,
         success_at: float = 0.95,
+        measure: Callable[[Any], Mapping[str, float]] | None = None,
     ) -> None:
         self.components: tuple[Any, ...] = tuple(components)
         self.names = tuple(_declared(scorer, "component_name") for scorer in self.components)
@@ -97,6 +101,7 @@ class RewardModel:
             raise SettingError(f"success_at must lie in (0, 1], not {success_at!r}")
         self.success_at = success_at
         self._success = success
+        self._measure = measure
 
     @property
     def high(self) -> float:
@@ -154,7 +159,7 @@ class RewardModel:
             success = bool(self._success(outcome, total, parts))
         else:
             success = total >= self.success_at * self.high - 1e-9
-        return Score(total, parts, success)
+        return Score(total, parts, success, dict(self._measure(outcome)) if self._measure else {})
 
 
 def _is_number(value: Any) -> bool:

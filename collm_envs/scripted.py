@@ -37,7 +37,7 @@ def play_scripted(
 
     Returns:
         One record per episode: `task_id`, `score` (of the last turn), `success`, `turns`, `return` (the sum
-        of rewards), `parts`.
+        of rewards), `parts`, `metrics`.
     """
     by_agent = dict.fromkeys(env.possible_agents, kinds) if isinstance(kinds, str) else dict(kinds)
     records = []
@@ -58,6 +58,7 @@ def play_scripted(
                 "turns": info["turn"],
                 "return": total,
                 "parts": info["reward_parts"],
+                "metrics": info["metrics"],
             }
         )
     return records

@@ -40,8 +40,9 @@ class MonteCarlo(Section):
 
     @property
     def rollout_needs(self) -> RolloutNeeds:
-        """The paper's tree; a greedy sibling for the `greedy` baseline."""
-        return RolloutNeeds(branching="tree", greedy=self.baseline == "greedy")
+        """The paper's tree; a greedy sibling for the `greedy` baseline; siblings for those taken over groups."""
+        grouped = self.baseline in ("mean", "leave_one_out", "max")
+        return RolloutNeeds(branching="tree", greedy=self.baseline == "greedy", min_siblings=1 + grouped)
 
     @property
     def variant(self) -> str:

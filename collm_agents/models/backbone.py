@@ -8,7 +8,9 @@ and sampler and learner must see the same function (no dropout).
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,8 @@ class Backbone:
         members: names of what is trained on it, at least one.
         tuning: `lora` or `full`.
         lora: size of the adapters.
-        dtype: weights in memory.
+        dtype: what is computed in. Frozen weights are kept in it; trained ones stay in float32 under autocast,
+            since updates of usual size are lost to bfloat16's rounding.
         device: where the model lives.
         seed: an adapter's initial weights are drawn from it and the member's name.
     """
@@ -50,7 +53,12 @@ class Backbone:
         self.name, self.tuning, self.device = name, tuning, device
         self.members = tuple(members)
         self.tokenizer = loading.load_tokenizer(name)
-        base = loading.load_model(name, dtype, device)
+        full = tuning == "full"
+        base = loading.load_model(name, torch.float32 if full else dtype, device)
+        self._autocast = dtype if full and dtype is not torch.float32 else None
+        named = getattr(base.generation_config, "eos_token_id", None)
+        several = named if isinstance(named, (list, tuple)) else [named]
+        self.stop_ids = tuple(int(id) for id in several if id is not None)
         self.config = base.config
         self.hidden_size = int(base.get_input_embeddings().weight.shape[1])
         if base.get_input_embeddings().weight.shape[0] < len(self.tokenizer):
@@ -81,6 +89,12 @@ class Backbone:
         self._peft.set_adapter(member)
         return self._peft
 
+    def computing(self) -> contextlib.AbstractContextManager:
+        """The context that forward passes run in: autocast where weights and computation differ in type."""
+        if self._autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=self._autocast)
+
     def reply_logits(
         self, member: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
     ) -> Tensor:
@@ -100,13 +114,14 @@ class Backbone:
         longest = max(len(reply) for reply in replies)
         ids, mask = ids.to(self.device), mask.to(self.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = self.module(member)(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=False,
-            logits_to_keep=longest + 1,
-        ).logits
+        with self.computing():
+            logits = self.module(member)(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=longest + 1,
+            ).logits
         return logits[:, :-1]
 
     def last_hidden(self, member: str, sequences: Sequence[Sequence[int]]) -> Tensor:
@@ -122,9 +137,10 @@ class Backbone:
             mask[i, : len(sequence)] = 1
         module = self.module(member)
         causal = module.get_base_model() if self._peft is not None else module
-        hidden = causal.get_decoder()(
-            input_ids=ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False
-        ).last_hidden_state
+        with self.computing():
+            hidden = causal.get_decoder()(
+                input_ids=ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False
+            ).last_hidden_state
         last = torch.tensor([len(s) - 1 for s in sequences], device=hidden.device)
         return hidden[torch.arange(len(sequences), device=hidden.device), last]
 
@@ -138,7 +154,9 @@ class Backbone:
         """What a member trains, by name."""
         if self._peft is None:
             return dict(self._copies[member].named_parameters())
-        return {n: p for n, p in self._peft.named_parameters() if f".{member}." in n}
+        return {
+            n: p for n, p in self._peft.named_parameters() if re.search(rf"\.lora_\w+\.{member}(\.|$)", n)
+        }
 
     def save(self, member: str, folder: Path) -> None:
         """Write a member as plain transformers or peft would load it."""

@@ -98,6 +98,20 @@ class WritingPair(CollabEnv):
         """The four gated levels under `formula`."""
         return self.rules[self.formula].levels()
 
+    def measure(self, outcome: TextPair) -> Mapping[str, float]:
+        """What the levels are computed from: words, ratios, connective categories, overlap."""
+        structure, length, unique, style = self.rules[self.formula].levels()
+        first, second = structure.measure(outcome)
+        categories, overlap = style.measure(outcome)
+        return {
+            "words_first": first,
+            "words_second": second,
+            "length_ratio": length.measure(outcome)[0],
+            "unique_ratio": unique.measure(outcome)[0],
+            "connectives": categories,
+            "jaccard": overlap,
+        }
+
     def success_rule(self) -> Callable[[Any, float, Mapping[str, float]], bool]:
         """Every level above zero, and `success_at` of the greatest score."""
         return self._solved

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from collm_envs.reward import Scorer, component
+from collm_envs.reward import component
 from collm_envs.text import (
     CONNECTIVES,
     Knees,
@@ -55,7 +55,7 @@ class Rules:
     coherence: float | None
     connectives_in_both: bool
 
-    def levels(self) -> tuple[Scorer, ...]:
+    def levels(self) -> tuple[Structure, LengthRatio, UniqueRatio, _Style]:
         """The four components in scoring order; each closes the gate for those behind it."""
         style = ReleaseStyle(self) if self.coherence is None else PaperStyle(self)
         return (Structure(self), LengthRatio(self), UniqueRatio(self), style)
