@@ -78,7 +78,7 @@ def save_qwen3(folder: Path, *, seed: int = 0, rewrites: bool = False, context: 
             num_key_value_heads=2,
             head_dim=8,
             max_position_embeddings=context,
-            initializer_range=0.2,  # replies then differ in likelihood, as those of trained models do
+            initializer_range=0.1,  # replies then differ in likelihood, as those of trained models do
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
@@ -100,7 +100,7 @@ def save_llama(folder: Path, *, seed: int = 1) -> Path:
             num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=4096,
-            initializer_range=0.2,
+            initializer_range=0.1,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
