@@ -1,0 +1,111 @@
+"""A run that was stopped and resumed is the run that was not: bit for bit on CPU."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from builders import folder
+from safetensors.torch import load_file
+
+from collm_agents import checkpoint
+from collm_agents.experiment import Experiment
+from collm_agents.overrides import load_config
+
+TIMES = ("_s", "_per_s")
+TEAM = {
+    "shared lora": ("model={qwen3}", "tuning=lora"),
+    "two bases": ("model={qwen3}", "team.agents.agent_1.model={llama}", "tuning=lora"),
+    "full": ("model={qwen3}", "tuning=full"),
+}
+
+
+def run(out, algorithm, kind, budget, *more):
+    models = {name: folder(name) for name in ("qwen3", "llama")}
+    words = [word.format(**models) for word in TEAM[kind]]
+    words += [f"algorithm={algorithm}", f"run.out={out}", f"run.joint_samples={budget}", "num_turns=2"]
+    words += [
+        "rollout.samples=2",
+        "rollout.buffer=8",
+        "team.sampling.max_new_tokens=5",
+        "learner.minibatches=2",
+    ]
+    words += ["eval.every=16", "eval.tasks=3", "eval.final_tasks=3", "track.tensorboard=false"]
+    words += ["team.lora.rank=2", "run.threads=1", "learner.lr=0.01", *more]
+    return Experiment(load_config("paying_env:Paying", overrides=words)).run()
+
+
+def rows(folder):
+    """The rows of `metrics.jsonl`, times left out."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in found]
+
+
+def saved(folder):
+    """Every weight and optimizer number of the newest checkpoint."""
+    place = checkpoint.pick(folder)
+    tensors = {}
+    for file in sorted(place.rglob("*.safetensors")):
+        tensors |= {f"{file.relative_to(place)}:{k}": v for k, v in load_file(file).items()}
+    state = torch.load(place / "learner.pt", weights_only=True)
+    for name, optimizer in state["optimizers"].items():
+        for number, entry in optimizer["state"].items():
+            tensors |= {f"{name}:{number}:{k}": torch.as_tensor(v) for k, v in entry.items()}
+    return tensors
+
+
+def assert_same(one, two):
+    assert rows(one) == rows(two)
+    first, second = saved(one), saved(two)
+    assert first.keys() == second.keys()
+    moments = [v for name, v in first.items() if name.endswith(":exp_avg")]
+    assert len(moments) > 8
+    assert sum(bool(v.abs().sum() > 0) for v in moments) > len(moments) // 2  # something was learned from
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [("mc", "shared lora"), ("collm-cc", "shared lora"), ("collm-dc", "two bases"), ("collm-cc", "full")],
+)
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, algorithm, kind):
+    run(tmp_path / "whole", algorithm, kind, 32)
+    run(tmp_path / "parts", algorithm, kind, 16)
+    Experiment.resume(tmp_path / "parts", ["run.joint_samples=32"])
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    progress = []
+    for name in ("whole", "parts"):
+        progress.append(json.loads((checkpoint.pick(tmp_path / name) / "progress.json").read_text("utf-8")))
+        assert progress[-1].pop("wall_s") > 0
+    assert progress[0] == progress[1]
+
+
+def test_a_run_killed_between_checkpoints_is_resumed_from_the_last_one(tmp_path):
+    run(tmp_path / "whole", "collm-cc", "shared lora", 32)
+    # What a kill after 24 samples leaves: the checkpoint of 16, later rows, a last line cut off, half a checkpoint.
+    killed = tmp_path / "killed"
+    run(killed, "collm-cc", "shared lora", 16, "checkpoint.keep=9")
+    more = [
+        json.dumps({"kind": "update", "joint_samples": 24, "wall_s": 9.0, "reward": 7.0}),
+        '{"kind": "upd',
+    ]
+    with (killed / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n".join(more))
+    shutil.copytree(checkpoint.pick(killed), killed / "checkpoints" / ".writing-000000024")
+    (killed / "result.json").unlink()
+    Experiment.resume(killed, ["run.joint_samples=32", "checkpoint.keep=2"])
+    assert_same(tmp_path / "whole", killed)
+    assert (killed / "result.json").is_file()
+
+
+def test_the_same_config_twice_is_the_same_run(tmp_path):
+    for name in ("one", "two"):
+        run(tmp_path / name, "collm-dc", "shared lora", 16)
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_another_seed_is_another_run(tmp_path):
+    run(tmp_path / "one", "mc", "shared lora", 16)
+    run(tmp_path / "two", "mc", "shared lora", 16, "seed=1")
+    assert rows(tmp_path / "one") != rows(tmp_path / "two")
