@@ -76,6 +76,7 @@ def forest(*trees, branching, agents=("a_0", "b_1"), state=None, local=None):
                 "greedy": child.greedy,
                 "weight": 0.0 if child.greedy else weight,
                 "parts": {"only": child.reward},
+                "metrics": {},
             }
             for name, value in record.items():
                 nodes[name].append(value)
@@ -90,7 +91,7 @@ def forest(*trees, branching, agents=("a_0", "b_1"), state=None, local=None):
 
     def arrays(columns):
         return {
-            name: tuple(values) if name in ("state", "local", "info", "parts") else np.array(values)
+            name: tuple(values) if name in ("state", "local", "info", "parts", "metrics") else np.array(values)
             for name, values in columns.items()
         }
 
@@ -103,6 +104,7 @@ def forest(*trees, branching, agents=("a_0", "b_1"), state=None, local=None):
         logprob=(np.zeros(1),) * n,
         text=tuple(f"reply {i}" for i in range(n)),
         cut=np.zeros(n, dtype=bool),
+        clipped=np.zeros(n, dtype=bool),
     )
     return Rollouts(
         agents=tuple(agents),

@@ -81,7 +81,7 @@ RETURNS, GROUP = np.array([1.0, 2.0, 6.0, 5.0]), np.array([7, 7, 7, 2])
     [
         ("none", [1.0, 2.0, 6.0, 5.0]),
         ("mean", [-2.0, -1.0, 3.0, 0.0]),
-        ("leave_one_out", [-3.0, -1.5, 4.5, 0.0]),  # 6 - (1 + 2) / 2 = 4.5
+        ("leave_one_out", [-3.0, -1.5, 4.5, 5.0]),  # 6 - (1 + 2) / 2 = 4.5; nobody to compare the last with
         ("max", [-5.0, -4.0, 0.0, 0.0]),
         ("greedy", [-2.0, -1.0, 3.0, 1.0]),
     ],
@@ -111,31 +111,44 @@ def test_baselines_of_no_rows_are_no_rows():
 
 ADVANTAGE = np.array([1.0, 3.0, 10.0, 30.0, 99.0])
 TURN, AGENT = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 0])
+SAMPLE = np.arange(5)
 
 
 def test_no_normalisation_is_the_identity():
     weight = np.ones(5)
-    assert normalise(ADVANTAGE, weight, TURN, AGENT, "none").tolist() == ADVANTAGE.tolist()
+    assert normalise(ADVANTAGE, weight, TURN, AGENT, SAMPLE, "none").tolist() == ADVANTAGE.tolist()
 
 
 def test_batch_normalisation_is_turn_by_turn_and_rows_of_weight_zero_do_not_count():
     weight = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
-    found = normalise(ADVANTAGE, weight, TURN, AGENT, "batch")
+    found = normalise(ADVANTAGE, weight, TURN, AGENT, SAMPLE, "batch")
     assert found.tolist() == approx(-1.0, 1.0, -1.0, 1.0, 99.0)
 
 
 def test_normalisation_weighs_rows():
     weight = np.array([3.0, 1.0, 1.0, 1.0, 0.0])
-    found = normalise(ADVANTAGE, weight, TURN, AGENT, "batch")
+    found = normalise(ADVANTAGE, weight, TURN, AGENT, SAMPLE, "batch")
     # Mean 1.5; variance (3 * 0.25 + 2.25) / 4 = 0.75.
     assert found[:2].tolist() == approx(-0.5 / 0.75**0.5, 1.5 / 0.75**0.5)
 
 
 def test_agent_turn_normalisation_keeps_agents_apart_and_leaves_single_rows_as_they_are():
-    found = normalise(ADVANTAGE, np.ones(5), TURN, AGENT, "agent_turn")
+    found = normalise(ADVANTAGE, np.ones(5), TURN, AGENT, SAMPLE, "agent_turn")
     assert found.tolist() == approx(1.0, 3.0, -1.0, 30.0, 1.0)
 
 
+def test_the_agents_rows_of_one_joint_action_are_one_sample():
+    """A lone survivor's success is not centred away."""
+    found = normalise(np.full(2, 0.8), np.ones(2), np.zeros(2, int), np.arange(2), np.zeros(2, int), "batch")
+    assert found.tolist() == [0.8, 0.8]
+
+
+def test_noise_of_a_solved_task_is_not_blown_up():
+    noise = np.array([1e-5, -1e-5, 1e-5, -1e-5])
+    found = normalise(noise, np.ones(4), np.zeros(4, int), np.zeros(4, int), np.arange(4), "batch")
+    assert found.tolist() == pytest.approx((noise / 0.01).tolist())
+
+
 def test_equal_advantages_become_zero_not_nan():
-    found = normalise(np.full(4, 0.3), np.ones(4), np.zeros(4, int), np.zeros(4, int), "batch")
+    found = normalise(np.full(4, 0.3), np.ones(4), np.zeros(4, int), np.zeros(4, int), np.arange(4), "batch")
     assert found.tolist() == pytest.approx([0.0] * 4, abs=1e-6)
