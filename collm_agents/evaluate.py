@@ -46,7 +46,9 @@ def interval(
         z = 1.959964
         centre, spread = mean + z * z / (2 * n), z * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
         scale = 1 + z * z / n
-        low, high = max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+        low, high = (centre - spread) / scale, (centre + spread) / scale
+        # Where all are equal one bound is the mean itself; rounding may not put the mean outside.
+        low, high = min(mean, max(0.0, low)), max(mean, min(1.0, high))
     else:
         picks = np.random.default_rng(seed).integers(0, n, size=(draws, n))
         low, high = np.quantile(x[picks].mean(axis=1), (0.025, 0.975))

@@ -231,3 +231,23 @@ def test_clipping_stops_where_the_history_alone_leaves_no_room(form):
     first = observe(History(), "abc", form)
     grown = first.reply((*form.encode("d" * 30), form.tokenizer.eos_token_id))
     assert observe(grown, "later", form, len(grown.ids) + 1, "clip") is None
+
+
+def test_what_a_template_is_built_of_is_a_control_token_whatever_the_tokenizer_calls_it():
+    # As in GLM and some Mistrals: the turn marker is an added token that is not marked special.
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|turn|>", special=False, normalized=False)])
+    tokenizer.chat_template = CHATML.replace("<|im_start|>", "<|turn|>").replace("{{ think }}", "")
+    form, id = ChatFormat(tokenizer), tokenizer.convert_tokens_to_ids("<|turn|>")
+    assert observe(History(), "x", form).ids[0] == id
+    for text in ("<|turn|>", "a<|turn|><|turn|>assistant\nb", "<|turn<|turn|>|>"):
+        assert id not in form.encode(text)
+        assert form.decode(form.encode(text)) == text
+    assert form.banned[id]
+
+
+def test_a_model_may_name_several_tokens_that_end_a_reply():
+    tokenizer = byte_tokenizer()
+    form = ChatFormat(tokenizer, stop_ids=(tokenizer.pad_token_id, 99_999))
+    assert form.stop_ids == {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    assert not form.banned[tokenizer.pad_token_id]

@@ -135,3 +135,11 @@ def test_a_critic_trains_its_member_and_its_head():
     first, second = (found.parameters(m) for m in found.members)
     assert {"head.linear.weight", "head.linear.bias"} <= set(first)
     assert not {id(p) for p in first.values()} & {id(p) for p in second.values()}
+
+
+def test_a_local_critic_of_actions_reads_its_own_agents_reply_alone():
+    found, rollouts = critic("local", "each", global_info=False), tree_2x2()
+    encoded = found.encode(rollouts, Queries(np.array([0]), ({0: "mine", 1: "yours"},)))
+    texts = [read(found, member, encoded[member][0]) for member in found.members]
+    assert texts[0] == rollouts.points.local[0][0] + "@a_0 turn 1 says:\nmine\n"
+    assert texts[1] == rollouts.points.local[0][1] + "@b_1 turn 1 says:\nyours\n"

@@ -4,13 +4,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from builders import critic, learner, played, same, team, weights
+from builders import backbone, critic, learner, played, same, stir, team, weights
 
 from collm_agents.advantages import Estimate
 from collm_agents.algorithms.cc import CentralisedCritic
 from collm_agents.algorithms.dc import DecentralisedCritics
 from collm_agents.algorithms.mc import MonteCarlo
+from collm_agents.config import SamplingConfig, TeamConfig
 from collm_agents.learner import NonFiniteError
+from collm_agents.team import AgentTeam
 
 AGENTS = ("agent_0", "agent_1")
 
@@ -80,7 +82,7 @@ def test_replies_cut_by_the_token_limit_may_be_left_out(players, rollouts):
 
 def direct_gradient(players, agent, rollouts, advantage):
     """The gradient of -sum(weight * A * log pi) by one pass over each row alone."""
-    parameters = players.backbones[agent].parameters(agent)
+    parameters = players.backbones[agent].parameters(players.member[agent])
     loss, weight = 0.0, rollouts.row_weight()
     for row in np.flatnonzero(rollouts.rows.agent == players.agents.index(agent)):
         logp, _ = players.logprobs(agent, [rollouts.rows.prompt[row]], [rollouts.rows.reply[row]])
@@ -281,3 +283,34 @@ def test_the_state_of_a_learner_comes_back():
         one, other = (x.optimizers[agent].state_dict()["state"] for x in (first, second))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[k]["exp_avg"], other[k]["exp_avg"]) for k in one)
+
+
+def shared_team():
+    """Both agents on one set of trained weights."""
+    model = stir(backbone("qwen3", ("team",)))
+    config = TeamConfig(sampling=SamplingConfig(max_new_tokens=6))
+    return AgentTeam(AGENTS, dict.fromkeys(AGENTS, model), config, members=dict.fromkeys(AGENTS, "team"))
+
+
+def test_agents_that_share_weights_are_one_member_with_one_optimizer_and_one_step(monkeypatch):
+    players = shared_team()
+    assert players.users == {"team": AGENTS}
+    found = learner(players, MonteCarlo(baseline="none"), update_epochs=1, max_grad_norm=0.0, ratio="none")
+    assert list(found.optimizers) == ["team"]
+    rollouts = played(players, (3,))
+    apart = {a: direct_gradient(players, a, rollouts, rollouts_return(rollouts))[1] for a in AGENTS}
+    grads = {}
+    parameters = players.backbones["agent_0"].parameters("team")
+    monkeypatch.setattr(
+        found.optimizers["team"],
+        "step",
+        lambda: grads.update({n: p.grad.clone() for n, p in parameters.items()}),
+    )
+    found.update(rollouts)
+    for name, grad in grads.items():
+        expected = apart["agent_0"][name] + apart["agent_1"][name]
+        assert torch.allclose(grad, expected, atol=1e-5)
+
+
+def rollouts_return(rollouts):
+    return MonteCarlo(baseline="none")(rollouts).advantage

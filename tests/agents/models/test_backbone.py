@@ -183,3 +183,28 @@ def test_all_adapters_of_a_base_have_no_dropout():
     model = backbone()
     assert all(config.lora_dropout == 0 for config in model._peft.peft_config.values())
     assert isinstance(model._peft, peft.PeftModel)
+
+
+def test_full_copies_train_in_float32_and_compute_in_what_was_asked():
+    model = backbone(tuning="full", dtype=torch.bfloat16)
+    assert {p.dtype for p in model.parameters("a_0").values()} == {torch.float32}
+    exact = logits(backbone(tuning="full"), "a_0")
+    rounded = logits(model, "a_0").float()
+    assert not torch.equal(rounded, exact)
+    assert torch.allclose(rounded, exact, atol=0.2)
+    # A step far below bfloat16's resolution is not lost.
+    before = weights(model, "a_0")
+    optimizer = torch.optim.SGD(model.parameters("a_0").values(), lr=1e-6)
+    model.reply_logits("a_0", PROMPTS, REPLIES).float().logsumexp(-1).sum().backward()
+    optimizer.step()
+    assert 0 < gap(before, weights(model, "a_0")) < 1e-3
+
+
+def test_adapters_on_a_bfloat16_base_are_kept_in_float32():
+    model = backbone(dtype=torch.bfloat16)
+    assert {p.dtype for p in model.parameters("a_0").values()} == {torch.float32}
+    assert {p.dtype for p in base_state(model).values()} == {torch.bfloat16}
+
+
+def test_end_tokens_come_from_the_models_generation_config():
+    assert backbone("qwen3").stop_ids == (backbone("qwen3").tokenizer.eos_token_id,)
