@@ -137,7 +137,9 @@ class SamplingConfig(Section):
     temperature: float = setting(1.0, "softmax temperature, in sampling and teacher forcing alike", above=0)
     top_p: float = setting(1.0, "nucleus: least probability mass kept; 1 keeps all", above=0, high=1)
     top_k: int = setting(0, "number of likeliest tokens kept; 0 keeps all", low=0)
-    max_new_tokens: int = setting(40, "longest reply, in tokens, the end token included", low=1)
+    max_new_tokens: int = setting(
+        0, "longest reply, in tokens, the end token included; 0: 40 for the built-in model, else 256", low=0
+    )
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,16 @@ class LearnerConfig(Section):
     """How rollouts become updates."""
 
     _where = "learner"
-    lr: float = setting(5e-4, "learning rate of the agents", above=0)
-    critic_lr: float = setting(1e-3, "learning rate of the critic", above=0)
+    lr: float = setting(
+        0.0,
+        "learning rate of the agents; 0: 5e-4 for the built-in model, else 5e-5 (lora) or 5e-6 (full)",
+        low=0,
+    )
+    critic_lr: float = setting(
+        0.0,
+        "learning rate of the critic; 0: 1e-3 for the built-in model, else 3e-5 (lora) or 3e-6 (full)",
+        low=0,
+    )
     weight_decay: float = setting(0.0, "AdamW weight decay", low=0)
     update_epochs: int = setting(2, "passes over a buffer", low=1)
     critic_epochs: int = setting(2, "passes of the critic over a buffer", low=1)
@@ -335,3 +345,32 @@ class Config:
     def algorithm_name(self) -> str:
         """Name of the algorithm."""
         return str(self.algorithm["name"])
+
+
+def resolve_tuning(tuning: str, model: str) -> str:
+    """`auto` resolved: full for the small built-in model, adapters for all else."""
+    if tuning != "auto":
+        return tuning
+    return "full" if model == "builtin" else "lora"
+
+
+# Longest reply and learning rates of agents and critic where the user leaves them open. `full` has the paper's
+# (appendix C, writing); adapters take ten times as much; the built-in model's were found on its own tasks.
+_DEFAULTS = {"builtin": (40, 5e-4, 1e-3), "lora": (256, 5e-5, 3e-5), "full": (256, 5e-6, 3e-6)}
+
+
+def resolved(config: Config) -> Config:
+    """The config with what depends on the models filled in; this is what a run saves.
+
+    Teams of several bases take the most careful defaults among them.
+    """
+    team = config.team
+    models = {own.model or team.model: own.tuning or team.tuning for own in team.agents.values()}
+    models.setdefault(team.model, team.tuning)
+    kinds = [name if name == "builtin" else resolve_tuning(tuning, name) for name, tuning in models.items()]
+    tokens, lr, critic_lr = _DEFAULTS[max(kinds, key=list(_DEFAULTS).index)]
+    sampling = dataclasses.replace(team.sampling, max_new_tokens=team.sampling.max_new_tokens or tokens)
+    learner = dataclasses.replace(
+        config.learner, lr=config.learner.lr or lr, critic_lr=config.learner.critic_lr or critic_lr
+    )
+    return dataclasses.replace(config, team=dataclasses.replace(team, sampling=sampling), learner=learner)

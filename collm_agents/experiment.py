@@ -21,7 +21,7 @@ from collm_agents import checkpoint
 from collm_agents.advantages import Estimator
 from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorithm
 from collm_agents.collect import Collector, resolve_branching, tree_size
-from collm_agents.config import Config
+from collm_agents.config import Config, resolve_tuning, resolved
 from collm_agents.critic import Critic, critic_members
 from collm_agents.evaluate import Report, evaluate, evaluate_scripted
 from collm_agents.learner import Learner
@@ -29,7 +29,7 @@ from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import pick_device
 from collm_agents.overrides import dump_config, load_config
 from collm_agents.plan import Plan, estimate_memory
-from collm_agents.team import AgentTeam, agent_specs, build_backbones, resolve_tuning
+from collm_agents.team import AgentTeam, agent_specs, build_backbones
 from collm_agents.tracking import Tracker
 from collm_agents.trainer import Progress, Trainer
 from collm_envs import CollabEnv, SettingError, VecEnv, make
@@ -62,7 +62,7 @@ class Experiment:
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.config = config = resolved(config)
         self.algorithm: AlgorithmSpec = find_algorithm(config.algorithm_name)
         self.estimator: Estimator = build_estimator(config.algorithm)
         self.env: CollabEnv = make(config.env_id, **config.env_kwargs)

@@ -21,7 +21,7 @@ from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic, Encoded
 from collm_agents.losses import policy_loss, value_loss
 from collm_agents.team import AgentTeam, Scored
-from collm_envs.errors import CollmError
+from collm_envs.errors import CollmError, SettingError
 
 
 class NonFiniteError(CollmError, ArithmeticError):
@@ -42,6 +42,8 @@ class Learner:
         self, team: AgentTeam, critic: Critic | None, estimator: Estimator, config: LearnerConfig
     ) -> None:
         self.team, self.critic, self.estimator, self.config = team, critic, estimator, config
+        if not config.lr or not config.critic_lr:
+            raise SettingError("a learning rate is open; config.resolved() fills it in")
         self.updates = 0
         self.optimizers: dict[str, torch.optim.AdamW] = {
             member: self._adamw(team.backbones[users[0]].parameters(member), config.lr)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from collm_agents.batch import token_batches
 from collm_agents.chat import ChatFormat, History
-from collm_agents.config import SamplingConfig, TeamConfig
+from collm_agents.config import SamplingConfig, TeamConfig, resolve_tuning
 from collm_agents.draws import DrawKey
 from collm_agents.losses import masked_log_softmax
 from collm_agents.models import loading
@@ -92,13 +92,6 @@ def agent_specs(config: TeamConfig, agents: Sequence[str]) -> list[AgentSpec]:
     return specs
 
 
-def resolve_tuning(tuning: str, model: str) -> str:
-    """`auto` resolved: full for the small built-in model, adapters for all else."""
-    if tuning != "auto":
-        return tuning
-    return "full" if model == "builtin" else "lora"
-
-
 def build_backbones(
     wanted: Mapping[str, tuple[str, str]], config: TeamConfig, device: str, seed: int
 ) -> dict[str, Backbone]:
@@ -154,6 +147,8 @@ class AgentTeam:
         self.users = {m: tuple(a for a in agents if self.member[a] == m) for m in self.member.values()}
         self.backbones = dict(backbones)
         self.sampling: SamplingConfig = config.sampling
+        if not self.sampling.max_new_tokens:
+            raise SettingError("team.sampling.max_new_tokens is open; config.resolved() fills it in")
         self.overflow = config.prompt_overflow
         self.batch_rows = batch_rows
         formats: dict[int, ChatFormat] = {}

@@ -6,7 +6,7 @@ Needs numpy, gymnasium and pettingzoo; never torch.
 """
 
 from collm_envs import debug, writing  # noqa: F401  # importing a domain registers its environments
-from collm_envs.checker import check_env
+from collm_envs.checker import CheckError, CheckReport, check_env
 from collm_envs.env import CollabEnv
 from collm_envs.errors import (
     CollmError,
@@ -26,6 +26,8 @@ from collm_envs.vector import Step, VecEnv
 load_plugins()
 
 __all__ = [
+    "CheckError",
+    "CheckReport",
     "CollabEnv",
     "CollmError",
     "DataError",

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tiny_models import byte_tokenizer, save_llama, save_qwen3
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from collm_agents.chat import ChatFormat
 from collm_agents.collect import Collector
@@ -25,9 +26,26 @@ _HELD: list[tempfile.TemporaryDirectory] = []
 
 @functools.cache
 def folder(name: str) -> str:
-    """Folder of a tiny `qwen3` or `llama`, made once per session."""
+    """Folder of a tiny `qwen3` or `llama`, made once per session; `wordy-qwen3` puts spaces into what it says."""
     _HELD.append(tempfile.TemporaryDirectory())
-    return str({"qwen3": save_qwen3, "llama": save_llama}[name](Path(_HELD[-1].name)))
+    kind = name.removeprefix("wordy-")
+    place = {"qwen3": save_qwen3, "llama": save_llama}[kind](Path(_HELD[-1].name))
+    if kind != name:
+        _make_wordy(place)
+    return str(place)
+
+
+@torch.no_grad()
+def _make_wordy(place: Path) -> None:
+    """Let every third token or so be a space: a part of the hidden state is constant, and the space reads it."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+    seen, said = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    constant = 1.0 if said is seen else 0.0
+    seen[:, 0] = 1.0
+    said[:, 0] = constant
+    said[tokenizer(" ", add_special_tokens=False)["input_ids"], 0] = constant + (2.5 if said is seen else 1.3)
+    said[tokenizer.eos_token_id, 0] = constant - 0.5  # and an end be rare
+    model.save_pretrained(place)
 
 
 def backbone(name="qwen3", members=("a_0", "b_1"), tuning="lora", **kwargs) -> Backbone:
@@ -91,7 +109,7 @@ def critic(
 
 def learner(found_team, estimator, found_critic=None, **settings) -> Learner:
     """A learner with small, plain settings."""
-    return Learner(found_team, found_critic, estimator, LearnerConfig(**{"lr": 1e-3, **settings}))
+    return Learner(found_team, found_critic, estimator, LearnerConfig(**{"lr": 1e-3, "critic_lr": 1e-3, **settings}))
 
 
 def weights(model: Backbone, member: str) -> dict[str, torch.Tensor]:

@@ -118,7 +118,7 @@ def test_help_of_train_lists_every_section_algorithm_and_preset(capsys):
         "team.agents.<name>.model",
         "algorithm=mc",
         "paper/writing-cc",
-        "(default 0.0005)",
+        "(default 0.6)",
     ):
         assert text in out, text
 

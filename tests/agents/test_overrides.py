@@ -124,7 +124,7 @@ def test_the_environment_may_come_from_a_file(tmp_path):
         ("num_turns=two", "env.num_turns must be a whole number, not 'two'"),
         ("num_turns.x=2", "env.num_turns must be a whole number"),
         ("learner.lr=fast", "learner.lr must be a number, not 'fast'"),
-        ("learner.lr=-1", "command line: learner.lr must be greater than 0, not -1"),
+        ("learner.lr=-1", "command line: learner.lr must be at least 0, not -1"),
         ("learner.lr=nan", "learner.lr must be finite"),
         ("learner.lr.x=1", "unknown setting 'learner.lr.x'; did you mean 'lr'"),
         ("team=big", "'team' is a section, not a setting"),
@@ -149,7 +149,7 @@ def test_what_cannot_be_used_is_one_clear_line(word, message):
 def test_errors_in_files_name_the_file(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text("[learner]\nlr = -1\n")
-    with pytest.raises(SettingError, match=r"mine\.toml: learner\.lr must be greater than 0"):
+    with pytest.raises(SettingError, match=r"mine\.toml: learner\.lr must be at least 0"):
         load(files=[file])
     file.write_text("[learner]\nlearning_rate = 1\n")
     with pytest.raises(SettingError, match=r"mine\.toml: unknown setting 'learner\.learning_rate'"):

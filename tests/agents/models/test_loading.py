@@ -30,7 +30,7 @@ def one_line(call):
         call()
     message = str(caught.value)
     assert "\n" not in message
-    assert len(message) < 400
+    assert len(message) < 600
     return message
 
 
