@@ -6,10 +6,8 @@ model) is found before the run's folder is made.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import pick_device
 from collm_agents.overrides import dump_config, load_config
 from collm_agents.plan import Plan, estimate_memory
+from collm_agents.results import Evaluations, versions
 from collm_agents.team import AgentTeam, agent_specs, build_backbones
 from collm_agents.tracking import Tracker
 from collm_agents.trainer import Progress, Trainer
@@ -261,7 +260,7 @@ class Experiment:
     ) -> RunResult:
         config, needs = self.config, self.estimator.rollout_needs
         samples, trees = self.budget()
-        reports = _Reports(run_dir / "evaluations.json")
+        reports = Evaluations(run_dir / "evaluations.json")
         tracker = Tracker(run_dir, config, self.expected_samples())
         if progress is not None:
             tracker.rewind(progress.joint_samples)
@@ -310,7 +309,7 @@ class Experiment:
         )
 
     def _write_result(
-        self, run_dir: Path, done: Progress, reports: _Reports, held_out: CollabEnv
+        self, run_dir: Path, done: Progress, reports: Evaluations, held_out: CollabEnv
     ) -> RunResult:
         config = self.config
         tasks = held_out.tasks[: config.eval.final_tasks] if config.eval.final_tasks else held_out.tasks
@@ -366,28 +365,6 @@ class Experiment:
         return experiment._evaluate(env, team, config.final_tasks)
 
 
-class _Reports:
-    """The evaluations of a run: all their metrics in a file, the first and last whole."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._kept: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else []
-
-    @property
-    def edges(self) -> list[Report]:
-        """Reports of the start and the end."""
-        return [{"metrics": k["metrics"], "samples": k["samples"]} for k in self._kept if k["edge"]]
-
-    def add(self, joint_samples: int, report: Report, edge: bool) -> None:
-        """Keep one evaluation."""
-        self._kept.append({"joint_samples": joint_samples, "edge": edge, **report})
-        self._file.write_text(json.dumps(self._kept, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def rewind(self, joint_samples: int) -> None:
-        """Forget evaluations beyond a checkpoint."""
-        self._kept = [k for k in self._kept if k["joint_samples"] <= joint_samples]
-
-
 def stored_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:
     """The config that a run was started with, with overrides on top.
 
@@ -398,15 +375,3 @@ def stored_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:
     if not file.is_file():
         raise InputError(f"{run_dir} is not a run: it has no config.toml")
     return load_config(None, files=[file], overrides=overrides)
-
-
-def versions(device: str) -> dict[str, str]:
-    """What a result was made with."""
-    names = ("collm", "torch", "transformers", "peft", "pettingzoo", "numpy")
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return {**found, "python": platform.python_version(), "machine": platform.machine(), "device": device}
