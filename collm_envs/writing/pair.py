@@ -147,7 +147,14 @@ class WritingPair(CollabEnv):
     def _level_feedback(self, pair: TextPair, score: Score) -> str:
         """The first level at zero, else the weakest, with what was measured; no word of the texts."""
         model = self.reward_model
-        levels = {n: c for n, c in zip(model.names, model.components, strict=True) if model.weights[n]}
+        # A component that a subclass added is no level: there is nothing measured to tell of it.
+        levels = {
+            n: c
+            for n, c in zip(model.names, model.components, strict=True)
+            if model.weights[n] and n in self.level_texts
+        }
+        if not levels:
+            return self.plain_feedback
         share = {n: score.parts[n] / (model.weights[n] * c.high) for n, c in levels.items()}
         failed = next((name for name in levels if share[name] <= 0), None)
         level = failed or min(share, key=lambda name: share[name])

@@ -12,7 +12,7 @@ from handmade import LINKS, Text, change, play, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collm_envs import make, play_scripted
+from collm_envs import component, make, play_scripted
 from collm_envs.task import Task
 
 ID = "writing/tldr-v0"
@@ -230,6 +230,29 @@ def test_feedback_names_the_level_and_its_value(first, second, told):
     assert set(observations) == {"summary_0", "detail_1"}
     for text in observations.values():
         assert text.startswith(told)
+
+
+class WithMore(type(make("writing/tldr-v0"))):
+    """The task with one component that is no level, as a subclass may add it."""
+
+    def components(self):
+        return (*super().components(), more)
+
+
+@component("more", low=0, high=1)
+def more(pair):
+    return 0.25
+
+
+@pytest.mark.parametrize(
+    "weights", [{}, dict.fromkeys(("structure", "length_ratio", "unique_ratio", "style"), 0)]
+)
+def test_feedback_tells_of_levels_only(weights):
+    env = WithMore(num_turns=2, rewards=weights)
+    env.reset(seed=0)
+    observations, *_ = env.step(dict.fromkeys(env.agents, "too short"))
+    told = "Not there yet." if weights else "Failed level structure:"
+    assert all(text.startswith(told) for text in observations.values())
 
 
 def test_plain_feedback_tells_nothing():
