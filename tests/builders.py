@@ -37,14 +37,14 @@ def folder(name: str) -> str:
 
 @torch.no_grad()
 def _make_wordy(place: Path) -> None:
-    """Let every third token or so be a space: a part of the hidden state is constant, and the space reads it."""
+    """Let many tokens begin a word: a part of the hidden state is constant, and those tokens read it."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
     seen, said = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    constant = 1.0 if said is seen else 0.0
     seen[:, 0] = 1.0
-    said[:, 0] = constant
-    said[tokenizer(" ", add_special_tokens=False)["input_ids"], 0] = constant + (2.5 if said is seen else 1.3)
-    said[tokenizer.eos_token_id, 0] = constant - 0.5  # and an end be rare
+    said[:, 0] = 0.0 if said is not seen else 1.0
+    starts = [i for i in range(len(tokenizer)) if tokenizer.decode([i]).startswith(" ")]
+    said[starts, 0] += 1.3 if len(starts) == 1 else 1.6
+    said[tokenizer.eos_token_id, 0] -= 0.5  # and let an end be rare
     model.save_pretrained(place)
 
 
@@ -109,7 +109,9 @@ def critic(
 
 def learner(found_team, estimator, found_critic=None, **settings) -> Learner:
     """A learner with small, plain settings."""
-    return Learner(found_team, found_critic, estimator, LearnerConfig(**{"lr": 1e-3, "critic_lr": 1e-3, **settings}))
+    return Learner(
+        found_team, found_critic, estimator, LearnerConfig(**{"lr": 1e-3, "critic_lr": 1e-3, **settings})
+    )
 
 
 def weights(model: Backbone, member: str) -> dict[str, torch.Tensor]:

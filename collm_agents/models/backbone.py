@@ -164,10 +164,11 @@ class Backbone:
             self._copies[member].save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             return
-        # peft writes a non-default adapter into a sub-folder of its own name.
-        self._peft.save_pretrained(folder.parent, selected_adapters=[member])
-        if folder.name != member:
-            (folder.parent / member).rename(folder)
+        # peft writes a non-default adapter into a sub-folder of its own name, and a model card beside it.
+        self._peft.save_pretrained(folder, selected_adapters=[member])
+        for file in (folder / member).iterdir():
+            file.rename(folder / file.name)
+        (folder / member).rmdir()
 
     @torch.no_grad()
     def load(self, member: str, folder: Path) -> None:

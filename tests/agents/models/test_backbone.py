@@ -150,10 +150,14 @@ def test_loading_one_member_leaves_the_others_alone(tmp_path, tuning):
     assert same(weights(model, "a_0"), weights(other, "a_0"))
 
 
-def test_a_member_saved_under_another_folder_name_is_where_it_was_asked_for(tmp_path):
+def test_an_adapter_is_saved_into_its_folder_and_nothing_beside_it(tmp_path):
     model = stir(backbone())
+    model.save("a_0", tmp_path / "a_0")
     model.save("a_0", tmp_path / "elsewhere")
-    assert (tmp_path / "elsewhere" / "adapter_model.safetensors").is_file()
+    assert {p.name for p in tmp_path.iterdir()} == {"a_0", "elsewhere"}
+    for folder in tmp_path.iterdir():
+        assert {"adapter_model.safetensors", "adapter_config.json"} <= {p.name for p in folder.iterdir()}
+        assert all(p.is_file() for p in folder.iterdir())
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
