@@ -1,0 +1,85 @@
+"""The generated pages are those of the code, and every name that the docs point at exists."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATE = ROOT / "docs" / "generate.py"
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+NAME = re.compile(r"`(collm_(?:envs|agents)(?:\.\w+)+)`")
+NAMES = sorted({name for page in PAGES for name in NAME.findall(page.read_text(encoding="utf-8"))})
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def generate(*words, script=GENERATE):
+    return subprocess.run(
+        [sys.executable, str(script), *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def resolve(name):
+    """The object behind a dotted name: the longest importable module, then attributes or fields."""
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError as error:
+            if not name.startswith(str(error.name)):  # something that the module itself imports
+                raise
+            continue
+        for part in parts[cut:]:
+            fields = getattr(found, "__dataclass_fields__", {})
+            found = fields[part] if part in fields else getattr(found, part)
+        return found
+    raise ModuleNotFoundError(name)
+
+
+def test_no_committed_page_is_stale():
+    done = generate("--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_stale_a_missing_and_a_left_over_page_are_told(tmp_path):
+    for folder in ("collm_agents", "collm_envs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    script = tmp_path / "docs" / "generate.py"
+    script.parent.mkdir()
+    script.write_text(GENERATE.read_text(encoding="utf-8"), encoding="utf-8")
+    assert generate(script=script).returncode == 0
+    assert generate("--check", script=script).returncode == 0
+    (script.parent / "settings.md").write_text("old")
+    (script.parent / "environments" / "index.md").unlink()
+    (script.parent / "environments" / "gone-v0.md").write_text("an environment of the past")
+    done = generate("--check", script=script)
+    assert done.returncode == 1
+    assert [line.split(";")[0] for line in done.stderr.splitlines()] == [
+        "stale: docs/environments/index.md",
+        "stale: docs/settings.md",
+        "stale: docs/environments/gone-v0.md",
+    ]
+
+
+def test_the_references_name_the_code():
+    text = (ROOT / "docs" / "references.md").read_text(encoding="utf-8")
+    assert len(set(NAME.findall(text))) > 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dotted_name_resolves(name):
+    assert resolve(name) is not None
+
+
+def test_a_wrong_name_would_be_noticed():
+    with pytest.raises(AttributeError):
+        resolve("collm_agents.losses.no_such_loss")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.relative_to(ROOT).as_posix() for page in PAGES])
+def test_links_lead_somewhere(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
