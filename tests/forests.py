@@ -91,7 +91,9 @@ def forest(*trees, branching, agents=("a_0", "b_1"), state=None, local=None):
 
     def arrays(columns):
         return {
-            name: tuple(values) if name in ("state", "local", "info", "parts", "metrics") else np.array(values)
+            name: tuple(values)
+            if name in ("state", "local", "info", "parts", "metrics")
+            else np.array(values)
             for name, values in columns.items()
         }
 
