@@ -75,11 +75,21 @@ def list_algorithms() -> list[AlgorithmSpec]:
 
 
 def find_algorithm(name: str) -> AlgorithmSpec:
-    """The algorithm of a name.
+    """The algorithm of a name, or of `module:Class` for one that is not in this package.
 
     Raises:
-        SettingError: with the nearest names.
+        SettingError: with the nearest names, or with what is wrong with the module.
     """
+    module_name, colon, attribute = name.partition(":")
+    if colon:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise SettingError(f"algorithm {name!r}: importing {module_name} failed: {error}") from error
+        for spec in _ALGORITHMS.values():
+            if spec.estimator is getattr(module, attribute, None):
+                return spec
+        raise SettingError(f"algorithm {name!r}: {module_name} has no class {attribute!r} with @algorithm")
     known = {spec.name: spec for spec in list_algorithms()}
     if name not in known:
         raise SettingError(f"unknown algorithm {name!r}{suggest(name, known)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -13,6 +14,8 @@ from collm_envs.errors import InputError
 
 # Bars for reading and writing single files would bury a run's own output; downloads keep theirs.
 transformers_logging.disable_progress_bar()
+# An unreachable hub is reported once, as one line, not at every retry.
+hub_logging.set_verbosity_error()
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 
