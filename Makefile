@@ -26,7 +26,7 @@ demo: $(READY) ## train CoLLM-CC on a small writing task, about three minutes on
 	$(BIN)/collm train --preset builtin-writing
 
 test: $(READY) ## all tests that CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 check: $(READY) ## lint, format, types, spelling, quick unit tests
 	$(BIN)/ruff check .
