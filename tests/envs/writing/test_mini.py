@@ -50,8 +50,8 @@ def test_scores_as_the_big_one_beyond_structure(formula):
 
 def test_posts_are_many_distinct_and_short():
     train, test = ([t.public["post"] for t in make(ID, split=s).tasks] for s in ("train", "test"))
-    assert (len(train), len(test)) == (384, 96)
-    assert len({*train, *test}) == 480
+    assert (len(train), len(test)) == (4096, 96)
+    assert len({*train, *test}) == 4192
     assert all(12 <= len(post.split()) <= 24 for post in [*train, *test])
     again = [t.public["post"] for t in make(ID).tasks]
     assert again == train
@@ -65,7 +65,7 @@ def test_every_text_stays_within_the_vocabulary():
         for feedback in ("level_feedback", "plain"):
             for kind in ("novice", "oracle"):
                 env = make(ID, num_agents=num_agents, num_turns=3, feedback=feedback)
-                for index in range(0, 384, 8):
+                for index in range(0, 4096, 85):
                     observations, _ = env.reset(seed=index, options={"task": index})
                     texts = list(observations.values())
                     while env.agents:
@@ -111,10 +111,11 @@ def test_scripted_replies_are_small():
 @pytest.mark.parametrize("num_agents", [1, 2])
 def test_oracle_and_novice(formula, high, num_agents):
     env = make(ID, formula=formula, num_agents=num_agents)
-    oracle = play_scripted(env, "oracle", list(env.tasks))
-    assert [r["score"] for r in oracle] == pytest.approx([high] * 384, abs=1e-9)
+    tasks = [env.tasks[i] for i in range(0, len(env.tasks), 8)]
+    oracle = play_scripted(env, "oracle", tasks)
+    assert [r["score"] for r in oracle] == pytest.approx([high] * 512, abs=1e-9)
     assert all(r["success"] for r in oracle)
-    novice = play_scripted(env, "novice", list(env.tasks))
+    novice = play_scripted(env, "novice", tasks)
     assert 0.7 <= np.mean([r["score"] for r in novice]) <= 1.3
     assert np.mean([r["success"] for r in novice]) <= 0.1
 
