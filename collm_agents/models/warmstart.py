@@ -2,8 +2,8 @@
 
 A small Llama is taught by behaviour cloning what scripted novices say in the mini and debug environments, so
 that it speaks each format badly and sampled learning has something to begin with. Demonstrations are tokenised
-by `ChatFormat` and `History`, as at run time; only the tokens of replies are learned. One thread and fixed
-seeds: a rebuild on one machine is equal bit by bit.
+by `ChatFormat` and `History`, as at run time, and only the tokens of replies are learned; some joint histories,
+as critics read them, are learned whole. One thread and fixed seeds: a rebuild on one machine is equal bit by bit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from collm_agents.chat import ChatFormat, History
-from collm_agents.config import TeamConfig
+from collm_agents.config import SamplingConfig, TeamConfig
+from collm_agents.critic import info_text
 from collm_agents.evaluate import Report, evaluate, evaluate_scripted
 from collm_agents.losses import masked_log_softmax
 from collm_agents.models import loading
@@ -37,7 +38,10 @@ from collm_envs.scripted import KINDS
 CONTEXT = 1024
 HORIZONS = (1, 2, 4)
 AGENT_COUNTS = (1, 2, 3, 4)
+REPLY_TOKENS = 40
 NOT_LEARNED = -100  # label of what is not a reply
+
+Batch = tuple[Tensor, Tensor]  # ids and labels
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +52,23 @@ class Plan:
 
     Attributes:
         seed: of weights and demonstrations.
-        steps: optimizer steps; each sees a batch of every environment, which all weigh the same.
+        steps: optimizer steps; each sees a batch of every mini environment, and one of a debug environment or
+            of joint histories in turn.
         lr: greatest learning rate; it rises for a twentieth of the steps, then falls along a cosine.
-        rows: one-turn memories per batch; of two turns about as many, of four half as many.
+        rows: memories of one or two turns per batch; of four turns it holds half as many.
+        histories: joint histories per batch.
     """
 
     seed: int = 0
-    steps: int = 1000
+    steps: int = 1200
     lr: float = 3e-3
     rows: int = 32
+    histories: int = 12
 
 
 def build_model(tokenizer: Any) -> LlamaForCausalLM:
     """The untrained model: a Llama of about 0.45 million parameters. Draws from torch's global generator."""
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=96,
@@ -70,13 +77,18 @@ def build_model(tokenizer: Any) -> LlamaForCausalLM:
             num_attention_heads=4,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
-            # At this width the usual 0.02 leaves copying undiscovered for hundreds of steps.
             initializer_range=0.1,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    # At this width the usual scale of 0.02 leaves copying from the prompt undiscovered for hundreds of steps.
+    # Layers that add nothing at first leave each token's identity clear, which halves the time once more.
+    for name, weight in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            torch.nn.init.zeros_(weight)
+    return model
 
 
 def variants(spec: EnvSpec) -> list[CollabEnv]:
@@ -90,7 +102,7 @@ def demonstrations(
     env: CollabEnv, form: ChatFormat, rng: np.random.Generator
 ) -> list[tuple[list[int], list[int]]]:
     """One episode of novices: token ids and labels of each agent's memory, only replies being labelled."""
-    task = env.tasks[int(rng.integers(len(env.tasks)))]
+    task = int(rng.integers(len(env.tasks)))
     seen, _ = env.reset(seed=int(rng.integers(2**31)), options={"task": task})
     memory = {agent: History() for agent in env.agents}
     labels: dict[str, list[int]] = {agent: [] for agent in env.agents}
@@ -107,10 +119,19 @@ def demonstrations(
     return [(list(memory[agent].ids), labels[agent]) for agent in memory]
 
 
-def batches(
-    spec: EnvSpec, form: ChatFormat, rows: int, seed: Sequence[int]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of one environment without end, each of one variant: ids and labels, [B, L], padded right."""
+def joint_history(env: CollabEnv, form: ChatFormat, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """One episode of novices as a critic reads it, all of it labelled."""
+    env.reset(seed=int(rng.integers(2**31)), options={"task": int(rng.integers(len(env.tasks)))})
+    info: Mapping[str, float] = {}
+    while env.agents:
+        info = env.global_info()
+        env.step({agent: env.scripted("novice", agent, rng) for agent in env.agents})
+    ids = list(form.encode(env.state() + info_text(info)))[:CONTEXT]
+    return ids, ids
+
+
+def batches(spec: EnvSpec, form: ChatFormat, rows: int, seed: Sequence[int]) -> Iterator[Batch]:
+    """Batches of one environment's demonstrations without end, each of one variant, so of like lengths."""
     rng = np.random.default_rng(list(seed))
     envs = variants(spec)
     while True:
@@ -118,21 +139,37 @@ def batches(
         found: list[tuple[list[int], list[int]]] = []
         while len(found) < rows // math.isqrt(env.num_turns):
             found += demonstrations(env, form, rng)
-        width = max(len(ids) for ids, _ in found)
-        pad = form.tokenizer.pad_token_id
-        yield (
-            torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in found]),
-            torch.tensor([labels + [NOT_LEARNED] * (width - len(labels)) for _, labels in found]),
-        )
+        yield padded(found, form.tokenizer.pad_token_id)
 
 
-def reply_loss(model: Any, ids: Tensor, labels: Tensor, banned: Tensor) -> Tensor:
-    """Mean negative log-probability of the reply tokens under the distribution they are drawn from.
+def history_batches(
+    specs: Sequence[EnvSpec], form: ChatFormat, rows: int, seed: Sequence[int]
+) -> Iterator[Batch]:
+    """Batches of joint histories without end, each of one variant of one environment."""
+    rng = np.random.default_rng(list(seed))
+    envs = [variants(spec) for spec in specs]
+    while True:
+        kind = envs[int(rng.integers(len(envs)))]
+        env = kind[int(rng.integers(len(kind)))]
+        yield padded([joint_history(env, form, rng) for _ in range(rows)], form.tokenizer.pad_token_id)
+
+
+def padded(found: Sequence[tuple[list[int], list[int]]], pad: int) -> Batch:
+    """Token ids and labels of one length, [B, L] each, padded on the right."""
+    width = max(len(ids) for ids, _ in found)
+    return (
+        torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in found]),
+        torch.tensor([labels + [NOT_LEARNED] * (width - len(labels)) for _, labels in found]),
+    )
+
+
+def labelled_loss(model: Any, ids: Tensor, labels: Tensor, banned: Tensor) -> Tensor:
+    """Mean negative log-probability of labelled tokens under the distribution that replies are drawn from.
 
     Args:
         model: the causal LM.
         ids: [B, L].
-        labels: [B, L], `NOT_LEARNED` outside replies.
+        labels: [B, L], `NOT_LEARNED` where nothing is to be learned.
         banned: tokens that are never drawn, [V] bool.
     """
     # Padding stands on the right, where a causal model does not look: no mask is needed.
@@ -147,30 +184,35 @@ def train(model: Any, form: ChatFormat, specs: Sequence[EnvSpec], plan: Plan) ->
     streams = {
         spec.id: batches(spec, form, plan.rows, (plan.seed, number)) for number, spec in enumerate(specs)
     }
-    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    # Critics start from these weights. Having read histories, they need a quarter of the updates to tell good
+    # replies from bad ones, and agents lose next to nothing by it.
+    streams["histories"] = history_batches(specs, form, plan.histories, (plan.seed, len(specs)))
+    always = [name for name in streams if "-mini-" in name]
+    in_turn = [name for name in streams if name not in always]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.lr, betas=(0.9, 0.95), weight_decay=0.01)
     rise = max(1, plan.steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * step / plan.steps))
     )
     model.train()
+    losses: dict[str, float] = {}
     for step in range(plan.steps):
         optimizer.zero_grad(set_to_none=True)
-        losses = {}
-        for name, stream in streams.items():
-            loss = reply_loss(model, *next(stream), form.banned)
-            (loss / len(streams)).backward()
+        for name in (*always, in_turn[step % len(in_turn)]):
+            loss = labelled_loss(model, *next(streams[name]), form.banned)
+            loss.backward()
             losses[name] = loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 100 == 0 or step == plan.steps - 1:
-            log.info("step %d: %s", step, ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
+        if step % 100 == 99:
+            log.info("step %d: %s", step + 1, ", ".join(f"{k} {v:.2f}" for k, v in losses.items()))
     model.eval()
 
 
 def sampled(env: CollabEnv, model: str, episodes: int, seed: int) -> Report:
     """How a team does whose agents all are the given model, untrained, with sampled replies (`evaluate`)."""
-    config = TeamConfig(model=model, tuning="full")
+    config = TeamConfig(model=model, tuning="full", sampling=SamplingConfig(max_new_tokens=REPLY_TOKENS))
     backbones = build_backbones(dict.fromkeys(env.possible_agents, (model, "full")), config, "cpu", seed)
     team = AgentTeam(env.possible_agents, backbones, config, num_turns=env.num_turns)
     return evaluate(
