@@ -279,7 +279,11 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave; rates and decay stay as configured."""
         self.updates = int(state["updates"])
         for name, optimizer in self.optimizers.items():
+            own = [{key: group[key] for key in ("lr", "weight_decay")} for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizers"][name])
+            # A run may be resumed with other settings; torch would bring the old ones back silently.
+            for group, settings in zip(optimizer.param_groups, own, strict=True):
+                group.update(settings)

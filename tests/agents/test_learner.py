@@ -314,3 +314,10 @@ def test_agents_that_share_weights_are_one_member_with_one_optimizer_and_one_ste
 
 def rollouts_return(rollouts):
     return MonteCarlo(baseline="none")(rollouts).advantage
+
+
+def test_a_run_resumed_with_another_learning_rate_uses_it():
+    first, second = (learner(team(AGENTS), MonteCarlo(), lr=lr) for lr in (1e-3, 1e-5))
+    first.update(played(first.team, (2,)))
+    second.load_state_dict(first.state_dict())
+    assert {group["lr"] for o in second.optimizers.values() for group in o.param_groups} == {1e-5}
