@@ -32,7 +32,7 @@ check: $(READY) ## lint, format, types, spelling, quick unit tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell collm_envs collm_agents tests docs examples README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/codespell collm_envs collm_agents docs examples README.md CHANGELOG.md CONTRIBUTING.md
 	$(BIN)/python -m pytest -q --durations=0 --durations-min=5 -n 2 tests/envs tests/agents tests/style -m "not learning and not system and not slow"
 
 slow: $(READY) ## tests longer than CI allows
