@@ -8,6 +8,7 @@ sanitise: lone surrogates are members, and environments replace them in replies.
 
 from __future__ import annotations
 
+import copy
 import string
 from typing import Any
 
@@ -41,6 +42,15 @@ class UnicodeText(Text):
     def contains(self, x: Any) -> bool:
         """True for a string of at most `max_length` characters."""
         return isinstance(x, str) and len(x) <= self.max_length
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> UnicodeText:
+        """A copy with its own generator; the alphabet's tables never change, so they are shared.
+
+        Environments are cloned thousands of times per update, with a space per agent.
+        """
+        twin = copy.copy(self)
+        twin._np_random = copy.deepcopy(self._np_random, memo)
+        return twin
 
     @property
     def is_np_flattenable(self) -> bool:

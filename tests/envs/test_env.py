@@ -37,6 +37,8 @@ def test_three_turns_by_hand():
         "score": pytest.approx(2.4),
         "success": False,
         "reward_parts": {"digits": 1.0, "close": pytest.approx(1.4)},
+        "metrics": {},
+        "reply": "1",
         "reply_cut": False,
         "observation_cut": False,
     }
@@ -143,6 +145,50 @@ def test_long_replies_are_cut_and_said_so():
     assert (infos["adder_0"]["reply_cut"], infos["adder_1"]["reply_cut"]) == (True, False)
     assert "says:\n23\n" in env.state()
     assert infos["adder_0"]["score"] == pytest.approx(1.0)  # 23 + 3 is far from 5
+
+
+def test_an_outside_limit_truncates_and_shows_where_the_episode_was_cut():
+    env = started(max_cycles=1)
+    observations, _, ended, cut, _ = env.step(say("1", "1"))
+    assert not any(ended.values())
+    assert all(cut.values())
+    assert env.agents == []
+    assert observations["adder_0"] == "Score 2.40."  # what a critic bootstraps from
+    assert env.state().endswith("Score 2.40.\n")
+
+
+def test_the_turn_limit_and_success_terminate_even_at_the_outside_limit():
+    env = started(max_cycles=3)  # num_turns is 3 too: the limit that the agents know of counts
+    for _ in range(3):
+        _, _, ended, cut, _ = env.step(say("1", "1"))
+    assert (all(ended.values()), any(cut.values())) == (True, False)
+    env = started(max_cycles=1)
+    _, _, ended, cut, _ = env.step(say("2", "3"))
+    assert (all(ended.values()), any(cut.values())) == (True, False)
+
+
+@pytest.mark.parametrize("value", [0, -2, 1.5, True])
+def test_an_outside_limit_is_a_count(value):
+    with pytest.raises(SettingError, match="max_cycles"):
+        started(max_cycles=value)
+
+
+def test_measured_quantities_are_reported_and_not_paid():
+    class Measured(Sum):
+        def measure(self, outcome):
+            return {"replies": 2.0}
+
+    env = Measured(num_turns=3)
+    env.reset(seed=3, options={"task": 0})
+    _, _, _, _, infos = env.step(say("1", "1"))
+    assert infos["adder_0"]["metrics"] == {"replies": 2.0}
+    assert infos["adder_0"]["score"] == pytest.approx(2.4)
+
+
+@pytest.mark.parametrize("name", ["writer", "Writer_0", "a.b_0", "default", "0_0", "_1"])
+def test_agents_are_roles_with_an_index(name):
+    with pytest.raises(SettingError, match="not a role with an index"):
+        type("Odd", (Sum,), {"roles": lambda self, count: (name, "adder_1")})()
 
 
 def test_lone_surrogates_never_reach_a_file():
