@@ -73,8 +73,6 @@ def _check(name: str) -> Callable[[Check], Check]:
 def _agents_and_spaces(subject: Subject) -> Problems:
     env, roles = subject.build(), subject.where("roles()")
     for agent in env.possible_agents:
-        if not re.fullmatch(r"[a-z]+_[0-9]+", agent):
-            yield f"agent {agent!r} is not named role_<int>", f"rename it in {roles}, such as 'writer_0'"
         for kind in ("observation_space", "action_space"):
             space = getattr(env, kind)
             if space(agent) is not space(agent):

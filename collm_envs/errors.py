@@ -96,5 +96,5 @@ def require_role(name: str) -> None:
 
     The form is PettingZoo's; adapters, folders and settings are named after it.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*_[0-9]+", name):
+    if not re.fullmatch(r"[a-z]+_[0-9]+", name):
         raise SettingError(f"agent name {name!r} is not a role with an index, such as writer_0")

@@ -56,11 +56,6 @@ def test_an_env_without_scripts_gets_a_note():
 # -- one broken promise each -----------------------------------------------------------------------
 
 
-class BadNames(Sum):
-    def roles(self, num_agents):
-        return tuple(f"Adder-{i}" for i in range(num_agents))
-
-
 class NewSpaces(Sum):
     def action_space(self, agent):
         return UnicodeText(10)
@@ -235,7 +230,6 @@ class UnequalPay(Sum):
 @pytest.mark.parametrize(
     ("env_class", "check", "place"),
     [
-        (BadNames, "agents and spaces", "BadNames.roles()"),
         (NewSpaces, "agents and spaces", "NewSpaces.action_space()"),
         (NarrowSpace, "agents and spaces", "NarrowSpace.prompt()"),
         (StrictReset, "reset options", "StrictReset.reset()"),

@@ -148,7 +148,7 @@ def test_long_replies_are_cut_and_said_so():
 
 
 def test_an_outside_limit_truncates_and_shows_where_the_episode_was_cut():
-    env = started(max_cycles=1)
+    env = started(num_turns=3, max_cycles=1)
     observations, _, ended, cut, _ = env.step(say("1", "1"))
     assert not any(ended.values())
     assert all(cut.values())
@@ -158,11 +158,11 @@ def test_an_outside_limit_truncates_and_shows_where_the_episode_was_cut():
 
 
 def test_the_turn_limit_and_success_terminate_even_at_the_outside_limit():
-    env = started(max_cycles=3)  # num_turns is 3 too: the limit that the agents know of counts
+    env = started(num_turns=3, max_cycles=3)  # num_turns is 3 too: the limit that the agents know of counts
     for _ in range(3):
         _, _, ended, cut, _ = env.step(say("1", "1"))
     assert (all(ended.values()), any(cut.values())) == (True, False)
-    env = started(max_cycles=1)
+    env = started(num_turns=3, max_cycles=1)
     _, _, ended, cut, _ = env.step(say("2", "3"))
     assert (all(ended.values()), any(cut.values())) == (True, False)
 

@@ -27,6 +27,7 @@ def test_records_of_an_oracle_episode():
             "turns": 1,
             "return": 0.0,
             "parts": {"digits": 1.0, "close": 2.0},
+            "metrics": {},
         }
     ]
 
