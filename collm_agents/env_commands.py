@@ -137,7 +137,9 @@ def parse_agents(text: str, agents: Sequence[str]) -> dict[str, str]:
 def _ask(agent: str, observation: str) -> str:
     """A human's reply: lines up to an empty one."""
     if sys.stdin.isatty():
-        print(f"\n{agent} sees:\n{observation}\n{agent} says (an empty line ends the reply):")
+        print(
+            f"\n{agent} sees:\n{terminal.visible(observation)}\n{agent} says (an empty line ends the reply):"
+        )
     lines: list[str] = []
     for line in sys.stdin:
         if not line.strip():
