@@ -365,9 +365,9 @@ def resolved(config: Config) -> Config:
     Teams of several bases take the most careful defaults among them.
     """
     team = config.team
-    models = {own.model or team.model: own.tuning or team.tuning for own in team.agents.values()}
-    models.setdefault(team.model, team.tuning)
-    kinds = [name if name == "builtin" else resolve_tuning(tuning, name) for name, tuning in models.items()]
+    bases = [(own.model or team.model, own.tuning or team.tuning) for own in team.agents.values()]
+    bases.append((team.model, team.tuning))
+    kinds = [model if model == "builtin" else resolve_tuning(tuning, model) for model, tuning in bases]
     tokens, lr, critic_lr = _DEFAULTS[max(kinds, key=list(_DEFAULTS).index)]
     sampling = dataclasses.replace(team.sampling, max_new_tokens=team.sampling.max_new_tokens or tokens)
     learner = dataclasses.replace(

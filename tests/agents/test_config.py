@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import pytest
 
 from collm_agents.config import (
+    AgentConfig,
     Config,
     LearnerConfig,
     RolloutConfig,
@@ -12,6 +13,7 @@ from collm_agents.config import (
     TeamConfig,
     check_limits,
     check_type,
+    resolved,
 )
 from collm_agents.explain import explain
 from collm_envs import SettingError
@@ -80,3 +82,29 @@ def test_types():
 
 def test_text_has_no_numeric_limits():
     check_limits("x", "text", {"low": 0})
+
+
+def open_settings(**team):
+    found = resolved(Config(team=TeamConfig(**team)))
+    return found.team.sampling.max_new_tokens, found.learner.lr, found.learner.critic_lr
+
+
+def test_open_settings_follow_the_model():
+    assert open_settings() == (40, 5e-4, 1e-3)
+    assert open_settings(model="x/y") == (256, 5e-5, 3e-5)
+    assert open_settings(model="x/y", tuning="full") == (256, 5e-6, 3e-6)
+
+
+def test_a_mixed_team_takes_the_most_careful_defaults():
+    mixed = {"a_0": AgentConfig(tuning="full"), "b_1": AgentConfig(tuning="lora")}
+    assert open_settings(model="x/y", agents=mixed) == (256, 5e-6, 3e-6)
+    assert open_settings(agents={"b_1": AgentConfig(model="x/y")}) == (256, 5e-5, 3e-5)
+
+
+def test_what_the_user_says_is_kept():
+    config = Config(
+        team=TeamConfig(sampling=SamplingConfig(max_new_tokens=7)),
+        learner=LearnerConfig(lr=0.1, critic_lr=0.2),
+    )
+    found = resolved(config)
+    assert (found.team.sampling.max_new_tokens, found.learner.lr, found.learner.critic_lr) == (7, 0.1, 0.2)
