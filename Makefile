@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-# constraints.txt keeps torch at a CPU build's version: never gigabytes of CUDA packages by accident.
-# On a machine with a GPU: make setup TORCH="torch --index-url <your CUDA index>" before anything else.
+# constraints.txt pins torch, so that no newer release with its CUDA packages is taken by accident. Where your
+# package index serves CUDA builds under that version too, or to get one on a machine with a GPU, name the index:
+#   make setup TORCH="torch --index-url <PyTorch's CPU or CUDA index>"
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
