@@ -25,7 +25,7 @@ from collm_envs.errors import CollmError, SettingError
 
 
 class NonFiniteError(CollmError, ArithmeticError):
-    """A loss or gradient is not finite; names the agent or critic and the tasks concerned. Nothing was stepped."""
+    """A loss or gradient is not finite; names the agent or critic, which was not stepped, and the tasks."""
 
 
 class Learner:

@@ -111,4 +111,6 @@ def _guarded(name: str, what: str, load: Any) -> Any:
         raise
     except Exception as error:  # hub, file and format errors of many kinds become one clear line
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if first.endswith(":"):  # a headline whose list would follow; on its own it says nothing
+            first = "the files it needs are not there"
         raise InputError(f"model {name!r}: cannot load {what}: {first}") from error

@@ -121,3 +121,11 @@ def test_auto_resolves_to_what_the_device_does_well():
     assert loading.pick_dtype("auto", "cpu") == torch.float32
     assert loading.pick_dtype("auto", "cuda") == torch.bfloat16
     assert loading.pick_device("cpu") == "cpu"
+
+
+def test_a_folder_that_is_no_model_is_a_whole_sentence(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(InputError) as caught:
+        loading.load_tokenizer(str(tmp_path))
+    assert not str(caught.value).endswith(":")
+    assert "tokenizer" in str(caught.value)
