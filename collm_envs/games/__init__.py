@@ -1,0 +1,1 @@
+"""Building games: agents place blocks in one shared world by text commands."""
