@@ -80,13 +80,26 @@ class Task:
         object.__setattr__(self, "hidden", freeze(self.hidden))
 
 
+class FieldError(ValueError):
+    """What a `RowFormat.build` raises for a field whose content is wrong; it becomes a `DataError`.
+
+    Args:
+        field: the field, with a dot before what lies inside it.
+        what: what is wrong with it.
+    """
+
+    def __init__(self, field: str, what: str) -> None:
+        self.field, self.what = field, what
+        super().__init__(f"field {field!r}: {what}")
+
+
 @dataclass(frozen=True)
 class RowFormat:
     """One accepted layout of a data row.
 
     Attributes:
-        columns: required column -> `str`, `int`, `float`, or `list` (of strings).
-        build: turns a checked row into `(public, hidden)`.
+        columns: required column -> `str`, `int`, `float`, `dict`, or `list` (of strings).
+        build: turns a checked row into `(public, hidden)`; may raise `FieldError`.
         id_column: column that names the task; the row number is used where it is absent.
     """
 
@@ -243,11 +256,14 @@ def _to_task(row: Row, index: int, layout: RowFormat, label: str, ids: str) -> T
             raise DataError(f"{where}, field {column!r}: missing")
         value = row[column]
         if not _has_kind(value, kind):
-            wanted = "a list of strings" if kind is list else kind.__name__
+            wanted = {list: "a list of strings", dict: "an object"}.get(kind, kind.__name__)
             raise DataError(f"{where}, field {column!r}: expected {wanted}, found {type(value).__name__}")
         if kind in (str, list) and not "".join(value).strip():
             raise DataError(f"{where}, field {column!r}: empty")
-    public, hidden = layout.build(row)
+    try:
+        public, hidden = layout.build(row)
+    except FieldError as error:
+        raise DataError(f"{where}, {error}") from None
     named = row.get(layout.id_column) if layout.id_column else None
     return Task(str(named) if named is not None else f"{ids}#{index}", public, hidden)
 

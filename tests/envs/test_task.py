@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from collm_envs import DataError, RowFormat, SettingError, Task, TaskSource
-from collm_envs.task import FrozenDict, load_source, parse_split, read_rows
+from collm_envs.task import FieldError, FrozenDict, load_source, parse_split, read_rows
 
 
 def _plain(row):
@@ -92,6 +92,23 @@ def test_numbers_and_lists_are_checked_and_a_whole_number_may_stand_for_a_float(
         )
         with pytest.raises(DataError, match=rf"b\.jsonl, row 2, field '{field}': {wanted}"):
             source[1]
+
+
+def _sized(row):
+    if row["size"].get("x", 0) < 1:
+        raise FieldError("size.x", "must be at least 1")
+    return {"x": row["size"]["x"]}, {}
+
+
+def test_objects_in_a_row_and_what_is_wrong_inside_them(tmp_path):
+    sized = RowFormat({"size": dict}, _sized)
+    file = write(tmp_path / "a.jsonl", [{"size": {"x": 3}}, {"size": {"x": 0}}, {"size": [3]}])
+    source = load_source(file, "all", [sized])
+    assert source[0].public["x"] == 3
+    with pytest.raises(DataError, match=r"a\.jsonl, row 2, field 'size\.x': must be at least 1"):
+        source[1]
+    with pytest.raises(DataError, match=r"row 3, field 'size': expected an object, found list"):
+        source[2]
 
 
 def test_the_first_format_that_fits_is_used(tmp_path):
