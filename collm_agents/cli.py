@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from collm_agents import env_commands, terminal
+from collm_agents import env_commands, sandbox_commands, terminal
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
 from collm_agents.overrides import ALIASES, list_presets, load_config
-from collm_envs import InputError, SettingError
+from collm_envs import InputError, SettingError, list_envs
 from collm_envs.errors import suggest
-from collm_envs.scripted import KINDS
 
 OVERVIEW = """\
 usage: collm VERB [ENV] [key=value ...]
@@ -203,16 +202,25 @@ def _check_run(folder: str) -> None:
 
 
 def _build_eval(parser: _Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder of a run")
     parser.add_argument(
-        "words", nargs="*", metavar="key=value", help="settings of [eval], such as tasks=16 greedy=true"
+        "run", metavar="RUN|ENV", help="folder of a run, or an environment for scripted agents"
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="key=value",
+        help="settings of [eval], such as tasks=16 greedy=true; of the environment where one is named",
     )
     parser.add_argument(
         "--checkpoint", type=int, metavar="N", help="joint samples of a checkpoint (default the last)"
     )
     parser.add_argument(
-        "--agents", choices=KINDS, help="a scripted team on the same tasks instead of the trained one"
+        "--agents",
+        help="scripted agents instead of the trained ones: random, novice or oracle, or several as for play",
     )
+    parser.add_argument("--episodes", type=int, help="episodes of scripted agents (default 100)")
+    parser.add_argument("--seed", type=int, help="seed of tasks and scripts (default 0)")
+    parser.add_argument("--gif", metavar="FILE", help="also draw an episode of scripted agents")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.more = lambda: (
         "settings:\n" + terminal.settings(row for row in explain(EvalConfig) if row.key in EVAL_KEYS)
@@ -220,7 +228,19 @@ def _build_eval(parser: _Parser) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
+    if not Path(args.run).is_dir() and (args.run in [spec.id for spec in list_envs()] or ":" in args.run):
+        report = env_commands.eval_scripted(args)
+    else:
+        report = _eval_run(args)
+    print(json.dumps(report, indent=2) if args.json else terminal.report(report))
+    return 0
+
+
+def _eval_run(args: argparse.Namespace) -> Mapping[str, Any]:
     _check_run(args.run)
+    for name in ("episodes", "seed", "gif"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} is for an environment and scripted agents, not for a run")
     items = []
     for word in args.words:
         key, sign, value = word.partition("=")
@@ -231,11 +251,7 @@ def _eval(args: argparse.Namespace) -> int:
 
     from collm_agents.experiment import Experiment  # imports torch
 
-    report: Mapping[str, Any] = Experiment.evaluate(
-        args.run, checkpoint_at=args.checkpoint, overrides=items, scripted=args.agents
-    )
-    print(json.dumps(report, indent=2) if args.json else terminal.report(report))
-    return 0
+    return Experiment.evaluate(args.run, checkpoint_at=args.checkpoint, overrides=items, scripted=args.agents)
 
 
 VERBS = {
@@ -281,10 +297,21 @@ VERBS = {
         _train,
     ),
     "eval": Verb(
-        "evaluate a trained team on held-out tasks",
-        ("eval runs/NAME", "eval runs/NAME tasks=16 greedy=true --json", "eval runs/NAME --agents oracle"),
+        "evaluate a trained team on held-out tasks, or scripted agents on an environment",
+        (
+            "eval runs/NAME",
+            "eval runs/NAME tasks=16 greedy=true --json",
+            "eval runs/NAME --agents oracle",
+            "eval games/housebuild-v0 --agents oracle,novice --episodes 200 --gif house.gif",
+        ),
         _build_eval,
         _eval,
+    ),
+    "sandbox": Verb(
+        "show what confines untrusted programs on this host, or run some",
+        ("sandbox doctor", "sandbox run programs.jsonl"),
+        sandbox_commands.build_sandbox,
+        sandbox_commands.run_sandbox,
     ),
 }
 

@@ -115,6 +115,7 @@ class Collector:
             The forest.
         """
         self.seconds = {"sample_s": 0.0, "env_s": 0.0}
+        waited = self.vec.waited_s
         forest = _Forest()
         names = _occurrences([task.id for task in tasks])
         branches = self._roots(forest, tasks, names, update)
@@ -122,6 +123,7 @@ class Collector:
             if not branches:
                 break
             branches = self._turn(forest, branches, names, update, turn, width)
+        self.seconds["judge_wait_s"] = self.vec.waited_s - waited  # a part of env_s
         return self._finish(forest, tasks)
 
     def _roots(self, forest: _Forest, tasks: Sequence[Task], names: list[str], update: int) -> list[Branch]:

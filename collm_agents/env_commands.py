@@ -9,17 +9,19 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import collm_envs
 from collm_agents import terminal
 from collm_agents.overrides import load_env_settings
-from collm_envs import CollabEnv, InputError, SettingError
+from collm_envs import CollabEnv, InputError
 from collm_envs.errors import suggest
-from collm_envs.scripted import KINDS
+from collm_envs.render import scripted_frames, write_gif
+from collm_envs.scripted import KINDS, parse_kinds
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -82,7 +84,7 @@ def build_play(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agents",
         default="novice",
-        help="random, novice, oracle or human: for all, or name=kind,...",
+        help="random, novice, oracle or human: for all, one each in the agents' order, or name=kind,...",
     )
     parser.add_argument("--episodes", type=int, default=1, help="episodes to play (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of tasks and scripts (default 0)")
@@ -93,11 +95,14 @@ def run_play(args: argparse.Namespace) -> int:
     if args.episodes < 1 or args.seed < 0:
         raise InputError("--episodes must be at least 1 and --seed at least 0")
     env = make_env(args.words)
-    kinds = parse_agents(args.agents, env.possible_agents)
+    kinds = parse_kinds(args.agents, env.possible_agents, (*KINDS, "human"))
+    if draws_pictures(env):
+        env.render_mode = "ansi"
     for episode in range(args.episodes):
         rng = np.random.default_rng([args.seed, episode])
         observations, infos = env.reset(seed=int(rng.integers(2**31)))
         print(f"== episode {episode + 1}, task {next(iter(infos.values()))['task_id']}")
+        _show_picture(env)
         while env.agents:
             number, seen = env.turn, observations
             replies = {}
@@ -107,31 +112,19 @@ def run_play(args: argparse.Namespace) -> int:
             observations, _, _, _, infos = env.step(replies)
             humans = [agent for agent in replies if kinds[agent] == "human" and sys.stdin.isatty()]
             print(terminal.turn(number, seen, replies, humans))
+            _show_picture(env)
             print(terminal.score(env, next(iter(infos.values()))) + "\n")
     return 0
 
 
-def parse_agents(text: str, agents: Sequence[str]) -> dict[str, str]:
-    """Who plays whom: one kind for all agents, or `name=kind,name=kind` for every agent.
+def draws_pictures(env: CollabEnv) -> bool:
+    """Whether the environment can be looked at: its `ansi` form is then a drawing, not the conversation."""
+    return "rgb_array" in env.metadata["render_modes"]
 
-    Raises:
-        SettingError: for an unknown agent or kind, or an agent left out.
-    """
-    allowed = (*KINDS, "human")
-    items = [item.partition("=") for item in text.split(",")]
-    if len(items) == 1 and not items[0][1]:
-        kinds = dict.fromkeys(agents, items[0][0].strip())
-    else:
-        kinds = {name.strip(): kind.strip() for name, _, kind in items}
-    for name, kind in kinds.items():
-        if name not in agents:
-            raise SettingError(f"--agents: there is no agent {name!r}{suggest(name, agents)}")
-        if kind not in allowed:
-            raise SettingError(f"--agents: {kind!r} is no kind of agent{suggest(kind, allowed)}")
-    missing = [name for name in agents if name not in kinds]
-    if missing:
-        raise SettingError(f"--agents: nobody plays {', '.join(missing)}")
-    return {name: kinds[name] for name in agents}
+
+def _show_picture(env: CollabEnv) -> None:
+    if draws_pictures(env):
+        print(env.render())
 
 
 def _ask(agent: str, observation: str) -> str:
@@ -148,6 +141,28 @@ def _ask(agent: str, observation: str) -> str:
     if not lines:
         raise InputError(f"the input ended before {agent} had replied")
     return "\n".join(lines)
+
+
+def eval_scripted(args: argparse.Namespace) -> Mapping[str, Any]:
+    """The report of scripted agents on an environment's held-out tasks, and a picture of one episode."""
+    episodes = 100 if args.episodes is None else args.episodes
+    seed = args.seed or 0
+    if episodes < 1 or seed < 0:
+        raise InputError("--episodes must be at least 1 and --seed at least 0")
+    if args.checkpoint is not None:
+        raise InputError("--checkpoint is for a run, not for an environment")
+    if args.agents is None:
+        raise InputError("name scripted agents: --agents oracle, or --agents oracle,novice in their order")
+    held_out = [] if any(word.startswith("split=") for word in args.words) else ["split=test"]
+    env = make_env([args.run, *args.words, *held_out])
+    kinds = parse_kinds(args.agents, env.possible_agents)
+    tasks = [env.tasks[i % len(env.tasks)] for i in range(episodes)]
+
+    from collm_agents.evaluate import evaluate_scripted  # imports torch
+
+    if args.gif:
+        write_gif(scripted_frames(env, kinds, tasks[0], seed=seed), args.gif)
+    return evaluate_scripted(env, kinds, tasks, seed)
 
 
 def run_check(args: argparse.Namespace) -> int:

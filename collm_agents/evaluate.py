@@ -150,13 +150,16 @@ def conversation(rollouts: Rollouts, leaf: int) -> dict[str, Any]:
 def evaluate_scripted(
     env: CollabEnv, kinds: str | Mapping[str, str], tasks: Sequence[Task], seed: int
 ) -> Report:
-    """The same report for scripted agents (`random`, `novice`, `oracle`), without token counts."""
-    records = play_scripted(env, kinds, tasks, seed=seed)
-    per_task: dict[str, list[float]] = {}
-    for record in records:
+    """The same report for scripted agents (`random`, `novice`, `oracle`), without token counts.
+
+    A task that comes more than once counts once, with the mean of its episodes.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for record in play_scripted(env, kinds, tasks, seed=seed):
         values = {k: float(record[k]) for k in ("score", "success", "return", "turns")}
         values.update({f"parts/{k}": float(v) for k, v in record["parts"].items()})
         values.update({f"measured/{k}": float(v) for k, v in record["metrics"].items()})
         for name, value in values.items():
-            per_task.setdefault(name, []).append(value)
+            found.setdefault(name, {}).setdefault(record["task_id"], []).append(value)
+    per_task = {name: [float(np.mean(own)) for own in by_task.values()] for name, by_task in found.items()}
     return summarise(per_task)

@@ -33,6 +33,7 @@ from collm_agents.tracking import Tracker
 from collm_agents.trainer import Progress, Trainer
 from collm_envs import CollabEnv, SettingError, VecEnv, make
 from collm_envs.errors import InputError
+from collm_envs.scripted import parse_kinds
 
 
 @dataclass(frozen=True)
@@ -350,7 +351,8 @@ class Experiment:
             run_dir: the run's folder.
             checkpoint_at: joint samples of the checkpoint; default the newest.
             overrides: such as `eval.greedy=true` or `env.num_turns=2`.
-            scripted: `random`, `novice` or `oracle`, for all agents or by agent: then no model is loaded.
+            scripted: `random`, `novice` or `oracle`, for all agents or by agent, or as text that `parse_kinds`
+                reads: then no model is loaded.
         """
         run_dir = Path(run_dir)
         experiment = cls(stored_config(run_dir, overrides))
@@ -358,7 +360,8 @@ class Experiment:
         config = experiment.config.eval
         if scripted is not None:
             tasks = env.tasks[: config.final_tasks] if config.final_tasks else env.tasks
-            return evaluate_scripted(env, scripted, tasks, config.seed)
+            kinds = parse_kinds(scripted, env.possible_agents) if isinstance(scripted, str) else scripted
+            return evaluate_scripted(env, kinds, tasks, config.seed)
         folder = checkpoint.pick(run_dir, checkpoint_at)
         team = experiment.build_team()
         checkpoint.load_team(folder, team)

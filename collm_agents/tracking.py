@@ -259,7 +259,8 @@ class _LiveView:
 
 
 def _is_phase(name: str) -> bool:
-    return name.endswith("_s") and not name.endswith("_per_s") and name != "update_s"  # the last is their sum
+    # The one is their sum, the other a part of env_s.
+    return name.endswith("_s") and not name.endswith("_per_s") and name not in ("update_s", "judge_wait_s")
 
 
 def _is_part(name: str) -> bool:

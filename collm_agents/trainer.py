@@ -169,4 +169,6 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     }
     for name in nodes.parts[0]:
         metrics[f"parts/{name}"] = mean([nodes.parts[leaf][name] for leaf in leaves])
+    for name in nodes.metrics[0]:
+        metrics[f"measured/{name}"] = mean([nodes.metrics[leaf][name] for leaf in leaves])
     return metrics

@@ -7,6 +7,7 @@ both on top, in row order. Nothing is reset on its own: an ended row stays ended
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -51,11 +52,15 @@ class VecEnv:
 
     Args:
         template: the environment; rows are clones of it, and it is never stepped itself.
+
+    Attributes:
+        waited_s: seconds spent waiting for judges since the object was made.
     """
 
     def __init__(self, template: CollabEnv) -> None:
         self.template = template
         self.envs: list[CollabEnv] = []
+        self.waited_s = 0.0
         self._waiting: dict[int, Score | Future[Score]] = {}
         self._finished: dict[int, Step] = {}  # judged, not yet handed out; outlives a fault of another row
 
@@ -158,7 +163,9 @@ class VecEnv:
     def _collect(self, *, block: bool) -> None:
         ready = [row for row, judged in self._waiting.items() if completed(judged)]
         if block and not ready:
+            begun = time.perf_counter()
             wait([f for f in self._waiting.values() if isinstance(f, Future)], return_when=FIRST_COMPLETED)
+            self.waited_s += time.perf_counter() - begun
             ready = [row for row, judged in self._waiting.items() if completed(judged)]
         for row in sorted(ready):
             observations, rewards, ended, cut, infos = self.envs[row].resolve(self._waiting.pop(row))

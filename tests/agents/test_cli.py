@@ -3,8 +3,7 @@ import json
 import pytest
 
 from collm_agents.cli import VERBS, main
-from collm_agents.env_commands import parse_agents
-from collm_envs import EnvFault, SettingError
+from collm_envs import EnvFault
 
 REPLIES = ["--reply", "agent_0=A", "--reply", "agent_1=B"]
 
@@ -142,11 +141,3 @@ def test_tasks_are_found_by_position_and_by_id(capsys):
     name = by_position.split("task ")[1].split("\n")[0]
     assert main(["score", "debug/echo-v0", "--task", name, *REPLIES]) == 0
     assert capsys.readouterr().out == by_position
-
-
-def test_who_plays_whom():
-    agents = ("a_0", "b_1")
-    assert parse_agents("oracle", agents) == {"a_0": "oracle", "b_1": "oracle"}
-    assert parse_agents("b_1=human, a_0=novice", agents) == {"a_0": "novice", "b_1": "human"}
-    with pytest.raises(SettingError, match="nobody plays b_1"):
-        parse_agents("a_0=human", agents)

@@ -5,7 +5,7 @@ import pytest
 from toy_envs import Sum
 
 from collm_envs import CollabEnv, EnvFault, SettingError, Task, play_scripted
-from collm_envs.scripted import random_reply
+from collm_envs.scripted import parse_kinds, random_reply
 
 
 def test_random_replies_are_words_of_the_observation():
@@ -72,3 +72,26 @@ def test_unknown_kinds_and_missing_scripts():
     env.reset(options={"task": Task("t", {"target": 1})})
     with pytest.raises(EnvFault, match="has no novice agent"):
         env.scripted("novice", "adder_0", np.random.default_rng())
+
+
+def test_who_plays_whom():
+    agents, both = ("a_0", "b_1"), ("random", "novice", "oracle", "human")
+    assert parse_kinds("oracle", agents) == {"a_0": "oracle", "b_1": "oracle"}
+    assert parse_kinds("oracle, novice", agents) == {"a_0": "oracle", "b_1": "novice"}
+    assert parse_kinds("b_1=human, a_0=novice", agents, both) == {"a_0": "novice", "b_1": "human"}
+    for text, message in (
+        ("a_0=novice", "nobody plays b_1"),
+        ("oracle,oracle,oracle", "3 kinds for 2 agents"),
+        ("human", "'human' is no kind of agent"),
+        ("c_2=oracle", "there is no agent 'c_2'"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            parse_kinds(text, agents)
+
+
+def test_a_watcher_sees_the_reset_and_every_turn():
+    seen = []
+    play_scripted(Sum(num_turns=3), "novice", [Sum().tasks[0]], watch=lambda env: seen.append(env.turn))
+    assert seen[0] == 0
+    assert seen == list(range(len(seen)))
+    assert len(seen) > 1

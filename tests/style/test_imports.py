@@ -35,7 +35,7 @@ OWNERS = {
     "datasets": {"collm_envs/task.py", "collm_envs/metrics", "collm_agents/export.py"},
     "pyarrow": {"collm_envs/task.py", "collm_agents/export.py"},
     "evaluate": {"collm_envs/metrics"},
-    "PIL": {f"collm_envs/{domain}" for domain in DOMAINS},
+    "PIL": {"collm_envs/render.py"},
 }
 LIGHT = {f"collm_agents/{name}.py" for name in ("__init__", "cli", "config", "stats", "report")}
 PURE = {f"collm_agents/{name}.py" for name in ("advantages", "losses", "batch")}
@@ -142,8 +142,9 @@ TYPES_ONLY = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import {}
         ("collm_envs/task.py", "class A:\n    import pyarrow", 1),
         ("collm_envs/text.py", "def f():\n    import datasets", 1),
         ("collm_envs/metrics/text.py", "import datasets\nimport evaluate", 0),
-        ("collm_envs/debug/letters.py", "def draw():\n    from PIL import Image", 0),
-        ("collm_envs/debug/letters.py", "from PIL import Image", 2),
+        ("collm_envs/render.py", "def draw():\n    from PIL import Image", 0),
+        ("collm_envs/render.py", "from PIL import Image", 2),
+        ("collm_envs/debug/letters.py", "def draw():\n    from PIL import Image", 2),
         ("collm_agents/cli.py", "import torch", 1),
         ("collm_agents/cli.py", "try:\n    import peft\nexcept ImportError:\n    peft = None", 1),
         ("collm_agents/cli.py", "def main():\n    import torch", 0),

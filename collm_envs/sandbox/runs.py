@@ -1,0 +1,214 @@
+"""One program and its tests on their way through the slots: attempts, verdicts, result.
+
+For the supervisor. A test that hangs or kills its process costs the others nothing: they get a fresh process,
+up to a number of times. A run is voided where an answer comes that nobody asked for.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from collm_envs.sandbox import verdict
+from collm_envs.sandbox.frames import BadFrame, unpack
+
+MAX_CRASHES = 3  # processes that a program may bring down before its other tests count as errors
+LOAD_FRAMES = 4  # ready, facts, loaded or broken, done
+
+
+class Infra(Exception):
+    """The sandbox itself failed; the program is not to blame."""
+
+
+class Run:
+    """State of one submitted program.
+
+    Args:
+        message: `id`, `program`, `plan` (as `Plan.wire` writes it), `limit_s` (seconds a test may take),
+            `max_timeouts` (after so many, the other tests count as timed out), `total_s` (for all).
+    """
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        self.id: int = message["id"]
+        self.program, self.plan = message["program"], message["plan"]
+        self.mode: str = self.plan["mode"]
+        self.limit_s, self.total_s = message["limit_s"], message["total_s"]
+        self.max_timeouts: int = message["max_timeouts"]
+        self.faults = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything but the number of faults."""
+        self.outcomes: list[tuple[str, str] | None] = [None] * len(self.plan["names"])
+        self.facts: dict[str, Any] = {}
+        self.error, self.seconds, self.foul = "", 0.0, False
+        self.timeouts = self.crashes = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.nonce = secrets.token_hex(8)
+        self.heard: dict[str, dict[str, Any]] = {}
+
+    @property
+    def left(self) -> list[int]:
+        """Tests without an outcome, in order."""
+        return [index for index, outcome in enumerate(self.outcomes) if outcome is None]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every test has its outcome."""
+        return bool(self.error) or not self.left
+
+    @property
+    def complete(self) -> bool:
+        """Whether every process of this attempt has reported."""
+        wanted = {"calls": 1, "inproc": 1}.get(self.mode, 2)
+        return len(self.heard) == wanted
+
+    def jobs(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """What the cell and the bench are to do in this attempt."""
+        left = self.left
+        spent = {"limit_s": self.limit_s, "total_s": max(self.total_s - self.seconds, 0.001)}
+        common = {"id": self.id, "nonce": self.nonce, **spent, "most": LOAD_FRAMES + len(left)}
+        tests = {**self.plan["tests"], "mode": self.mode, "only": left}
+        if self.mode == "calls":
+            calls = [self.plan["calls"][index] for index in left]
+            return {**common, **self.program, "mode": "calls", "calls": calls}, None
+        if self.mode == "inproc":
+            return None, {**common, **self.program, **tests}
+        # While the tests run the program's child says nothing, so it has the time of all of them.
+        served = {**common, **self.program, "mode": "serve", "calls": [], "limit_s": spent["total_s"]}
+        return served, {**common, **tests}
+
+    def hear(self, report: dict[str, Any], of_tests: bool) -> None:
+        """Take a worker's report of this attempt."""
+        self.heard["tests" if of_tests else "program"] = report
+
+    def close_attempt(self) -> None:
+        """Turn the reports of an attempt into outcomes.
+
+        Raises:
+            Infra: when a process of ours failed before anything untrusted ran.
+        """
+        heard = self.heard
+        self.seconds += max(report["seconds"] for report in heard.values())
+        try:
+            frames = {who: self._frames(report) for who, report in heard.items()}
+            if "program" in frames:
+                self._read_loading(frames["program"])
+            if self.error:
+                pass
+            elif self.mode == "calls":
+                self._read_answers(frames["program"], heard["program"]["end"])
+            else:
+                self._read_verdicts(frames["tests"], heard["tests"]["end"])
+        except BadFrame as error:
+            self.foul = True
+            self.outcomes = [("protocol", str(error))] * len(self.outcomes)
+        if self.error:
+            self._fill("error", self.error)
+        self._begin()
+
+    def _frames(self, report: dict[str, Any]) -> list[list[Any]]:
+        if report["end"] == "flood":
+            raise BadFrame("the program sent more than it was asked for")
+        frames = [unpack(body.encode("latin-1")) for body in report["frames"]]
+        if not frames or frames[0] != [self.nonce, "ready"]:
+            raise Infra(f"a child was not ready: {report['end']}")
+        for frame in frames:
+            if not isinstance(frame, list) or len(frame) < 2 or frame[0] != self.nonce:
+                raise BadFrame("an answer without its number")
+        return [frame[1:] for frame in frames[1:]]
+
+    def _read_loading(self, frames: list[list[Any]]) -> None:
+        """Facts, and whether the program loaded; takes these frames off the list."""
+        end = self.heard["program"]["end"]
+        if frames and frames[0][0] == "facts":
+            self.facts = frames.pop(0)[1]
+        kind = frames[0][0] if frames else ""
+        if kind == "loaded":
+            frames.pop(0)
+        elif kind == "broken":
+            self.error = f"{frames[0][1]}: {frames[0][2]}"
+        elif end in ("timeout", "stopped"):
+            self._fill("timeout", "the program did not finish loading")
+        else:
+            self.error = f"the program ended while it was loading ({end})"
+
+    def _read_answers(self, frames: list[list[Any]], end: str) -> None:
+        """Outcomes of calls, each judged by what its test expects."""
+        asked = self.left
+        done = bool(frames) and frames[-1] == ["done"]
+        answers = frames[:-1] if done else frames
+        if len(answers) > len(asked):
+            raise BadFrame("an answer to no question")
+        for index, answer in zip(asked, answers, strict=False):
+            self.outcomes[index] = self._judge(index, answer)
+        if done:
+            if self.left:
+                raise BadFrame("a question without its answer")
+        elif self.left:
+            self._stumble(end)
+
+    def _judge(self, index: int, answer: list[Any]) -> tuple[str, str]:
+        kind, *rest = answer
+        if kind not in ("value", "raised", "opaque") or not rest or rest[0] != index:
+            raise BadFrame("an answer to another question")
+        if kind == "value" and len(rest) == 2:
+            return verdict.judge(self.plan["expects"][index], rest[1])
+        if kind == "raised" and len(rest) == 3:
+            return "error", f"{rest[1]}: {rest[2]}"[:300]
+        if kind == "opaque" and len(rest) == 2:
+            return "fail", f"an object of type {rest[1]}"[:300]
+        raise BadFrame("an answer of no known kind")
+
+    def _read_verdicts(self, frames: list[list[Any]], end: str) -> None:
+        """Outcomes that the bench reached (or, `inproc`, that the program's own process claims)."""
+        if self.mode == "inproc":
+            self._read_loading_inproc(frames)
+        asked = set(self.left)
+        for frame in frames:
+            if frame[0] == "test" and len(frame) == 4 and frame[1] in asked and frame[2] in verdict.STATUSES:
+                asked.discard(frame[1])
+                self.outcomes[frame[1]] = (frame[2], str(frame[3]))
+            elif frame != ["done"]:
+                raise BadFrame("an answer to no question")
+        if self.left:
+            self._stumble("never answered" if ["done"] in frames else end)
+
+    def _read_loading_inproc(self, frames: list[list[Any]]) -> None:
+        while frames and frames[0][0] in ("facts", "loaded", "broken"):
+            kind, *rest = frames.pop(0)
+            if kind == "facts":
+                self.facts = rest[0]
+            elif kind == "broken":
+                self.error = f"{rest[0]}: {rest[1]}"
+
+    def _stumble(self, end: str) -> None:
+        """The first test without an answer hung or brought its process down; the rest get another try."""
+        at = self.left[0]
+        if end in ("timeout", "stopped"):
+            self.timeouts += 1
+            self.outcomes[at] = ("timeout", f"no answer within {self.limit_s:g} s")
+            if self.timeouts >= self.max_timeouts or self.seconds >= self.total_s:
+                self._fill("timeout", "not run after so many timeouts")
+        else:
+            self.crashes += 1
+            self.outcomes[at] = ("error", f"the process ended ({end})")
+            if self.crashes >= MAX_CRASHES:
+                self._fill("error", "not run after so many crashes")
+
+    def _fill(self, status: str, message: str) -> None:
+        for index in self.left:
+            self.outcomes[index] = (status, message)
+
+    def result(self) -> dict[str, Any]:
+        """What the trainer is told."""
+        return {
+            "id": self.id,
+            "outcomes": self.outcomes,
+            "facts": self.facts,
+            "trust": "inproc" if self.mode == "inproc" else "judged",
+            "seconds": self.seconds,
+            "error": self.error,
+        }

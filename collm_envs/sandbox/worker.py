@@ -1,0 +1,256 @@
+"""Workers: warm processes that fork one confined child for every execution.
+
+For the supervisor. A slot is two workers inside the same walls. The *cell* runs untrusted programs and never
+sees a test's expected value; the *bench* runs trusted tests, which talk to a program in the cell's child over a
+socket of their own. Workers keep the clock: a child that is late is killed, whatever it did to its own clock.
+They do not read what children say: frames are counted, capped and passed on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from collm_envs.sandbox import candidate
+
+try:
+    from collm_envs.sandbox import judge
+except ImportError:
+    judge = None
+from collm_envs.sandbox.confine import ConfineError, Limits, Walls, confine_child, enter, leave, reset_scratch
+from collm_envs.sandbox.frames import MAX_ANSWER, MAX_FRAME, BadFrame, Closed, Reader, pack, send, unpack
+
+Job = dict[str, Any]
+LINK_MESSAGE = 64  # bytes that name a run beside its socket
+
+
+def run_slot(cell_fd: int, bench_fd: int, walls: Walls, limits: Limits) -> None:
+    """Become a slot: enter the walls, fork the bench, serve jobs until the supervisor goes.
+
+    Args:
+        cell_fd: socket to the supervisor for programs.
+        bench_fd: socket to the supervisor for tests.
+        walls: what to be confined to.
+        limits: how much a child may use.
+    """
+    try:
+        walls = enter(walls, limits)
+    except ConfineError as error:
+        send(cell_fd, {"fatal": str(error)})
+        return
+    ours, theirs = socket.socketpair()
+    if not os.fork():
+        ours.close()
+        os.close(cell_fd)
+        _Bench(bench_fd, walls, limits, theirs).serve()
+        os._exit(0)
+    theirs.close()
+    os.close(bench_fd)
+    try:
+        _Cell(cell_fd, walls, limits, ours).serve()
+    finally:
+        leave(walls)
+
+
+class _Gone(Exception):
+    """The supervisor has gone."""
+
+
+class _Worker:
+    """Common part: jobs in, one child at a time, reports out.
+
+    Args:
+        fd: socket to the supervisor.
+        walls: where children are confined.
+        limits: how much they may use.
+        link: socket to the other worker of the slot.
+    """
+
+    def __init__(self, fd: int, walls: Walls, limits: Limits, link: socket.socket) -> None:
+        self.fd, self.walls, self.limits, self.link = fd, walls, limits, link
+        self.reader = Reader(MAX_FRAME)
+        self.jobs: deque[Job] = deque()
+        self.stopped: set[int] = set()
+        os.environ["HOME"] = os.environ["TMPDIR"] = walls.scratch
+        gc.collect()
+        gc.freeze()  # what exists now is shared with every child: collections there leave it alone
+
+    def serve(self) -> None:
+        """Do jobs until the supervisor goes."""
+        try:
+            while True:
+                while not self.jobs:
+                    self.take(os.read(self.fd, 65536))
+                job = self.jobs.popleft()
+                report = self.do(job)
+                send(self.fd, {**report, "id": job["id"], "rss": _peak_mb()})
+        except (_Gone, Closed, BadFrame, ConnectionResetError):
+            return
+
+    def do(self, job: Job) -> dict[str, Any]:
+        """Run one job in a child and tell how it went."""
+        raise NotImplementedError
+
+    def take(self, data: bytes) -> None:
+        """Sort what the supervisor sent: jobs to do, and orders to stop one."""
+        if not data:
+            raise _Gone
+        self.reader.feed(data)
+        while (body := self.reader.pop()) is not None:
+            message = unpack(body)
+            if "stop" in message:
+                self.stopped.add(message["stop"])
+            else:
+                self.jobs.append(message)
+
+    def child(self, job: Job, act: Callable[[int], None], keep: Sequence[int]) -> dict[str, Any]:
+        """Fork a confined child, let it act, and watch it.
+
+        Args:
+            job: its `nonce`, time limits in seconds (`limit_s` for each frame, `total_s` for all) and `most`,
+                the number of frames it may send.
+            act: what the child does, given the descriptor it answers on.
+            keep: descriptors that stay open in the child.
+
+        Returns:
+            `frames` (bodies as text), `end` (`exit`, `died`, `timeout`, `flood` or `stopped`), `seconds`.
+        """
+        answers, out = os.pipe2(os.O_CLOEXEC)
+        begun = time.monotonic()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(answers)
+            os.close(out)
+            return {"frames": [], "end": f"fork: {error.strerror}", "seconds": 0.0}
+        if not pid:
+            self._become_child(job, act, out, keep)
+        os.close(out)
+        frames, end = self._watch(job, answers, begun)
+        os.close(answers)
+        _kill(
+            pid
+        )  # one that has begun to exit keeps its own status; one that only closed its end does not live on
+        _, status = os.waitpid(pid, 0)
+        if end == "closed":
+            end = "exit" if status == 0 else f"died of {_cause(status)}"
+        return {"frames": frames, "end": end, "seconds": time.monotonic() - begun}
+
+    def _become_child(self, job: Job, act: Callable[[int], None], out: int, keep: Sequence[int]) -> None:
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            for standard in (0, 1, 2):
+                os.dup2(null, standard)
+            confine_child(self.walls, self.limits, job["total_s"] + 1, keep=(out, *keep))
+            os.write(out, pack([job["nonce"], "ready"]))
+            act(out)
+            os._exit(0)
+        except BaseException:  # whatever it is, no child may return into the worker's loop
+            os._exit(70)
+
+    def _watch(self, job: Job, answers: int, begun: float) -> tuple[list[str], str]:
+        """Gather a child's frames until it closes its end, is late, says too much, or is to be stopped."""
+        frames: list[str] = []
+        reader, size = Reader(MAX_ANSWER), 0
+        over = begun + job["total_s"]
+        late = begun + job["limit_s"]
+        poller = select.poll()
+        poller.register(answers, select.POLLIN)
+        poller.register(self.fd, select.POLLIN)
+        while True:
+            now = time.monotonic()
+            if now >= min(late, over):
+                return frames, "timeout"
+            for fd, _ in poller.poll((min(late, over) - now) * 1000 + 1):
+                if fd == self.fd:
+                    self.take(os.read(self.fd, 65536))
+                    if job["id"] in self.stopped:
+                        self.stopped.discard(job["id"])
+                        return frames, "stopped"
+                    continue
+                data = os.read(answers, 65536)
+                if not data:
+                    return frames, "closed"
+                size += len(data)
+                reader.feed(data)
+                try:
+                    new = list(_bodies(reader))
+                except BadFrame:
+                    return frames, "flood"
+                frames += new
+                if size > MAX_ANSWER or len(frames) > job["most"]:
+                    return frames, "flood"
+                if new:
+                    late = time.monotonic() + job["limit_s"]
+
+
+def _bodies(reader: Reader) -> Iterator[str]:
+    while (body := reader.pop()) is not None:
+        yield body.decode("latin-1")
+
+
+class _Cell(_Worker):
+    """Runs programs."""
+
+    def do(self, job: Job) -> dict[str, Any]:
+        reset_scratch(
+            self.walls, self.limits
+        )  # at the start: tests of the run before may have written after its end
+        if job["mode"] == "calls":
+            return self.child(job, lambda out: candidate.run(job, out, None), ())
+        ours, theirs = socket.socketpair()
+        name = str(job["id"]).encode().ljust(LINK_MESSAGE)
+        socket.send_fds(self.link, [name], [theirs.fileno()])
+        theirs.close()
+        with ours:
+            fd = ours.fileno()
+            # Its socket must not stay open here while the child lives, or the tests would wait for a dead one.
+            return self.child(job, lambda out: candidate.run(job, out, fd), (fd,))
+
+
+class _Bench(_Worker):
+    """Runs tests."""
+
+    def do(self, job: Job) -> dict[str, Any]:
+        if job["mode"] == "inproc":
+            reset_scratch(self.walls, self.limits)
+            return self.child(job, lambda out: judge.run_inproc(job, out), ())
+        wanted, fds = str(job["id"]).encode().ljust(LINK_MESSAGE), [-1]
+        while True:
+            name, fds, _, _ = socket.recv_fds(self.link, LINK_MESSAGE, 1)
+            if not name:
+                raise _Gone
+            if name == wanted:
+                break
+            for fd in fds:  # of a run that ended before its tests began
+                os.close(fd)
+        try:
+            return self.child(job, lambda out: judge.run(job, out, fds[0]), fds)
+        finally:
+            os.close(fds[0])
+
+
+def _kill(pid: int) -> None:
+    for send_signal in (os.killpg, os.kill):  # the child leads its own group, once it has got that far
+        try:
+            send_signal(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def _cause(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return signal.Signals(os.WTERMSIG(status)).name
+    return f"exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
