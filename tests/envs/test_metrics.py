@@ -64,14 +64,25 @@ def test_surrogates_and_empty_texts():
 
 def test_every_metric_loads_from_its_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert metrics.names() == ["connectives", "jaccard", "length_ratio", "unique_word_ratio", "writing_score"]
-    for name in metrics.names():
+    texts = {"predictions": DETAILS, "references": SUMMARIES}
+    inputs = {
+        "connectives": {"predictions": DETAILS},
+        "jaccard": texts,
+        "length_ratio": texts,
+        "pass_at_k": {"predictions": [[True] * 10] * 2},
+        "rate": {"predictions": [0, 1]},
+        "unique_word_ratio": texts,
+        "writing_score": texts,
+    }
+    assert metrics.names() == list(inputs)
+    for name, columns in inputs.items():
         metric = evaluate.load(metrics.path(name), cache_dir=str(tmp_path))
-        inputs = {"predictions": DETAILS, "references": SUMMARIES}
-        if name == "connectives":
-            del inputs["references"]
-        assert len(metric.compute(**inputs)["values"]) == 2
+        assert len(metric.compute(**columns)["values"]) == (4 if name == "pass_at_k" else 2)
         assert metric.keep_in_memory
+        assert all((metric.description, metric.inputs_description, metric.citation))
+        for nothing in ({column: [] for column in columns}, {}):
+            with pytest.raises(InputError, match=f"{name}: no [a-z]+ given"):
+                metric.compute(**nothing)
 
 
 def test_unknown_metric():

@@ -1,0 +1,5 @@
+"""`PassAtK` for `evaluate.load`."""
+
+from collm_envs.metrics.coding import PassAtK
+
+__all__ = ["PassAtK"]
