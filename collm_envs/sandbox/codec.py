@@ -41,6 +41,7 @@ class CodecError(ValueError):
 
 
 Hook = Callable[[Any], Any]
+SharedHook = Callable[[Any], tuple[int, bool]]
 
 #: A class's name and bases as the interpreter knows them; a metaclass has no say in it.
 name_of: Callable[[type], str] = vars(type)["__name__"].__get__
@@ -50,7 +51,7 @@ mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
 class _Encoder:
     """One encoding: carries the budget and the hook for what is not plain."""
 
-    def __init__(self, opaque: Hook | None, shared: Hook | None) -> None:
+    def __init__(self, opaque: Hook | None, shared: SharedHook | None) -> None:
         self.opaque = opaque
         self.shared = shared
         self.nodes = 0
@@ -66,10 +67,11 @@ class _Encoder:
             return value if -_PLAIN_INT < value < _PLAIN_INT else ["i", _hex(value)]
         if kind is float:
             return value if math.isfinite(value) else ["f", float.__repr__(value)]
-        if self.shared is not None and kind in _MUTABLE and (seen := self.shared(value)) is not None:
-            return seen
         tag = _CONTAINERS.get(kind)
         if tag is not None:
+            if self.shared is not None and tag in SHARED_TAGS:
+                number, known = self.shared(value)
+                return ["m", number] if known else ["m", number, tag, self.items(value, depth, tag)]
             return [tag, self.items(value, depth, tag)]
         scalar = _SCALARS.get(kind)
         if scalar is not None:
@@ -186,17 +188,17 @@ _CONTAINERS: dict[type, str] = {
 }
 _PAIRED = frozenset("dCO")
 _HASHED = frozenset("dCOsz")
-_MUTABLE = frozenset({list, dict, set})
-MUTABLE_TAGS = {"l": list, "d": dict, "s": set}
+SHARED_TAGS: dict[str, type] = {"l": list, "d": dict, "s": set}
 
 
-def encode(value: Any, opaque: Hook | None = None, shared: Hook | None = None) -> Any:
+def encode(value: Any, opaque: Hook | None = None, shared: SharedHook | None = None) -> Any:
     """A value as JSON-able data.
 
     Args:
         value: of builtin types, or of subclasses of them.
         opaque: asked about everything else first; gives JSON-able data for a handle, or None.
-        shared: asked about each list, dict and set; gives its whole encoding, or None for the usual one.
+        shared: asked about each list, dict and set; gives its number, and whether the other side knows it, so
+            that its items need not be sent.
 
     Raises:
         CodecError: when it is no plain value, or too large.

@@ -86,7 +86,7 @@ def _plan_asserts(statements: tuple[str, ...], setup: str, names: tuple[tuple[st
         return Plan(titles, "calls", calls, tuple(part.expect for part in parts if part))
     whole = _parse("\n".join([setup, *statements]), "the asserts")
     job = {"kind": "asserts", "setup": setup, "statements": list(statements), "bindings": dict(names)}
-    job["names"] = list(titles)
+    job |= {"names": list(titles), "operators": operator_classes(whole)}
     reason = needs_program(whole)
     return Plan(titles, "inproc" if reason else "asserts", tests=job, reason=reason)
 
@@ -100,12 +100,13 @@ def _plan_unittest(source: str, setup: str) -> Plan:
         raise InputError("no unittest.TestCase with a test method in the unit test")
     whole = ast.Module([*before.body, *tree.body], [])
     job = {"kind": "unittest", "setup": setup, "source": source, "bindings": {}, "names": list(names)}
+    job["operators"] = operator_classes(whole)
     reason = needs_program(whole)
     return Plan(names, "inproc" if reason else "unittest", tests=job, reason=reason)
 
 
 def unittest_names(tree: ast.Module) -> Iterator[str]:
-    """`Class.method` of every test in the source, inherited ones too."""
+    """`Class.method` of every test in the source, inherited ones too; methods in the order unittest takes."""
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
     def bases(node: ast.ClassDef) -> list[str]:
@@ -129,9 +130,35 @@ def unittest_names(tree: ast.Module) -> Iterator[str]:
 
     for name, node in classes.items():
         if is_case(node):
-            yield from (f"{name}.{method}" for method in methods(node))
+            yield from (f"{name}.{method}" for method in sorted(methods(node)))
 
 
+def operator_classes(tree: ast.Module) -> list[str]:
+    """Classes with whose objects the tests themselves do arithmetic, such as `v * 2` after `v = Vector(1)`.
+
+    Objects of these may be given plain operands; those of others may not, since `f(2) - 4` would tell an object
+    that the program returned in place of a number what is expected of it.
+    """
+    made: dict[str, str] = {}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(value=ast.Call(func=ast.Name(id=name))):
+                made |= {ast.unparse(target): name for target in node.targets}
+    found = set()
+    for node in ast.walk(tree):
+        operands: list[ast.expr] = []
+        if isinstance(node, ast.BinOp):
+            operands = [node.left, node.right]
+        elif isinstance(node, ast.Compare) and not all(isinstance(op, _PLAIN_COMPARE) for op in node.ops):
+            operands = [node.left, *node.comparators]
+        for operand in operands:
+            if isinstance(operand, ast.Call) and isinstance(operand.func, ast.Name):
+                found.add(operand.func.id)
+            found.add(made.get(ast.unparse(operand), ""))
+    return sorted(name for name in found if name[:1].isupper())
+
+
+_PLAIN_COMPARE = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot)
 _CAPTURES = {
     "redirect_stdout",
     "redirect_stderr",
@@ -180,6 +207,8 @@ def _reason(node: ast.AST, modules: set[str], bound: frozenset[str]) -> str:
             return "changes the process"
         case ast.Subscript(value=ast.Attribute(value=ast.Name(id="os"), attr="environ"), ctx=ast.Store()):
             return "changes the process"
+        case ast.Await() | ast.AsyncFunctionDef():
+            return "awaits the program"
         case ast.ClassDef():
             for base in node.bases:
                 if isinstance(base, ast.Name) and base.id not in bound and base.id not in BUILTINS:
