@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol
@@ -74,8 +74,8 @@ class Kill(NamedTuple):
 Command = SetBlock | Fill | Kill
 
 
-# A command as it was written, not yet checked against anything: verb, numbers, name of the block.
-Found = tuple[str, Sequence[str | int], str]
+# A command as it was written, not yet checked against anything: verb, coordinates, name of the block.
+Found = tuple[str, tuple[int, ...], str]
 
 
 class Grammar(Protocol):
@@ -135,11 +135,11 @@ def parse(reply: str, grammar: Grammar, allowance: Allowance) -> Parsed:
     reasons: list[str] = []
     left = dict(allowance.limits)
     budget = len(found) if allowance.budget is None else allowance.budget
-    for verb, numbers, name in found:
+    for item in found:
         if len(commands) >= budget:
             reasons += ["over_budget"] * (len(found) - len(commands) - len(reasons))
             break
-        command = _command(verb, numbers, name, allowance)
+        command = _command(item, allowance.box, allowance.blocks)
         if isinstance(command, str):
             reasons.append(command)
             continue
@@ -156,25 +156,23 @@ def parse(reply: str, grammar: Grammar, allowance: Allowance) -> Parsed:
     return Parsed(tuple(commands), dropped, len(found) + malformed)
 
 
-def _command(verb: str, numbers: Sequence[str | int], name: str, allowance: Allowance) -> Command | str:
+def _command(found: Found, box: Box, blocks: Mapping[str, int]) -> Command | str:
     """The checked command, or the reason why it is none."""
+    verb, at, name = found
     if verb == "kill":
         return Kill()
-    if len(numbers) != (3 if verb == "setblock" else 6):
+    if len(at) != (3 if verb == "setblock" else 6):
         return "malformed"
-    try:
-        at = list(map(int, numbers))
-    except ValueError:  # Python refuses to read thousands of digits, and no box is that large
-        return "out_of_box"
-    size_x, size_y, size_z = allowance.box
+    size_x, size_y, size_z = box
     for i in range(0, len(at), 3):
-        if not (0 <= at[i] < size_x and 0 <= at[i + 1] < size_y and 0 <= at[i + 2] < size_z):
+        x, y, z = at[i : i + 3]
+        if not (0 <= x < size_x and 0 <= y < size_y and 0 <= z < size_z):
             return "out_of_box"
-    block = allowance.blocks.get(name)
+    block = blocks.get(name)
     if block is None:
         return "foreign_block"
     if verb == "setblock":
-        return SetBlock(at[0], at[1], at[2], block)
+        return SetBlock(x, y, z, block)
     (x1, x2), (y1, y2), (z1, z2) = (sorted(pair) for pair in zip(at[:3], at[3:], strict=True))
     return Fill(x1, y1, z1, x2, y2, z2, block)
 
@@ -209,8 +207,7 @@ _KILL = r"(kill)(?:[ \t]++(?:@e(?:\[[^\]\n]*+\])?|(?:minecraft:)?spiders?)(?![a-
 _AFTER = r"[ \t,;.)\"'`*]*+(?:(?:#|//|--|\()[^\n]*+)?$"
 _FENCE = re.compile(r"^[ \t]*+(?:```|~~~)[\w+-]*+[ \t]*+$", re.MULTILINE)
 _FILLED = re.compile(r"^[^\S\n]*+(?!#|//)\S", re.MULTILINE)
-_BETWEEN = ",()\"'`"
-_NOT_NUMBERS = str.maketrans(dict.fromkeys(_BETWEEN, " "))
+_NOT_NUMBERS = str.maketrans(dict.fromkeys(",()\"'`", " "))
 
 
 @dataclass(frozen=True)
@@ -242,13 +239,21 @@ class LineGrammar:
         if "```" in text or "~~~" in text:
             text = _FENCE.sub("", text)
         text = text.lower()
-        spaced = not any(sign in text for sign in _BETWEEN)
-        found: list[Found] = []
-        for verb, numbers, block, kill in self._pattern.findall(text):
-            if (verb or kill) in self.verbs:
-                numbers = numbers if spaced else numbers.translate(_NOT_NUMBERS)
-                found.append((verb or kill, numbers.split(), block))
+        found: list[Found] = [
+            (verb or kill, _whole_numbers(numbers) if len(numbers) < 40 else _read_numbers(numbers), block)
+            for verb, numbers, block, kill in self._pattern.findall(text)
+            if (verb or kill) in self.verbs
+        ]
         return found, len(_FILLED.findall(text)) - len(found)
+
+
+def _read_numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers of which nothing but `_GAP` stands between; -1, which is in no box, for endless ones."""
+    words = text.translate(_NOT_NUMBERS).split()
+    return tuple(int(word) if len(word) < 20 else -1 for word in words)
+
+
+_whole_numbers = lru_cache(maxsize=8192)(_read_numbers)  # builders write the same few coordinates all day
 
 
 _SIGNS = str.maketrans(dict.fromkeys(",;:.()=/", " "))
