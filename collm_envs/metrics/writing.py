@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, ClassVar
 
 from collm_envs.errors import InputError
+from collm_envs.history import encodable
 from collm_envs.metrics.base import TEXT, ColumnMetric, summary
 from collm_envs.registry import make
 from collm_envs.text import CONNECTIVES, char_ratio, connective_categories, jaccard, unique_word_ratio
@@ -26,7 +27,7 @@ class _TextMetric(ColumnMetric):
 
     def clean(self, value: Any) -> Any:
         """A text without lone surrogates, which Arrow refuses; they are replaced as environments do."""
-        return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+        return encodable(value) if isinstance(value, str) else value
 
 
 class LengthRatio(_TextMetric):

@@ -64,10 +64,15 @@ def test_surrogates_and_empty_texts():
 
 def test_every_metric_loads_from_its_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    echo = make("debug/echo-v0").tasks[0].id
     texts = {"predictions": DETAILS, "references": SUMMARIES}
+    builds = {"predictions": [["0 0 0 stone"]] * 2, "references": [["0 0 0 stone"]] * 2}
     inputs = {
+        "adjacency": {"predictions": builds["predictions"]},
         "connectives": {"predictions": DETAILS},
+        "iou": builds,
         "jaccard": texts,
+        "joint_score": {"predictions": [["a", "b"]] * 2, "references": [echo] * 2},
         "length_ratio": texts,
         "pass_at_k": {"predictions": [[True] * 10] * 2},
         "rate": {"predictions": [0, 1]},
@@ -77,7 +82,8 @@ def test_every_metric_loads_from_its_path(tmp_path, monkeypatch):
     assert metrics.names() == list(inputs)
     for name, columns in inputs.items():
         metric = evaluate.load(metrics.path(name), cache_dir=str(tmp_path))
-        assert len(metric.compute(**columns)["values"]) == (4 if name == "pass_at_k" else 2)
+        settings = {"env_id": "debug/echo-v0"} if name == "joint_score" else {}
+        assert len(metric.compute(**columns, **settings)["values"]) == (4 if name == "pass_at_k" else 2)
         assert metric.keep_in_memory
         assert all((metric.description, metric.inputs_description, metric.citation))
         for nothing in ({column: [] for column in columns}, {}):

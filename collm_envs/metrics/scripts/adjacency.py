@@ -1,0 +1,5 @@
+"""`Adjacency` for `evaluate.load`."""
+
+from collm_envs.metrics.games import Adjacency
+
+__all__ = ["Adjacency"]

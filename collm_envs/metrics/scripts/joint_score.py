@@ -1,0 +1,5 @@
+"""`JointScore` for `evaluate.load`."""
+
+from collm_envs.metrics.joint import JointScore
+
+__all__ = ["JointScore"]
