@@ -19,8 +19,9 @@ def iou(built, target):
     return games.Iou().compute(predictions=[built], references=[target])
 
 
-def cells_of(world):
-    return [f"{x} {y} {z} {BLOCKS[world[x, y, z]]}" for x, y, z in np.ndindex(world.shape)]
+def voxels(world, blocks):
+    """A world as strings, air included."""
+    return [f"{x} {y} {z} {blocks[world[x, y, z]]}" for x, y, z in np.ndindex(world.shape)]
 
 
 def test_iou_by_hand():
@@ -100,10 +101,10 @@ def test_agrees_with_what_strbuild_counts(seed):
     target, world = target_of(rows), rng.integers(0, 5, size=(8, 5, 1)).astype(np.uint8)
     facts = count(target, world)
     # shifted: where a picture stands does not matter
-    shifted = [f"{int(x) - 40} {y} {z} {b}" for x, y, z, b in map(str.split, cells_of(world))]
+    shifted = [f"{int(x) - 40} {y} {z} {b}" for x, y, z, b in map(str.split, voxels(world, BLOCKS))]
     assert games.Adjacency().compute(predictions=[shifted])["adjacency"] == facts.adjacency
     wanted = [f"{x} {y} 0 stone" for x, y in target.cells]
-    assert iou(cells_of(world), wanted)["iou"] == facts.covered / (len(wanted) + facts.extra)
+    assert iou(voxels(world, BLOCKS), wanted)["iou"] == facts.covered / (len(wanted) + facts.extra)
 
 
 @pytest.mark.parametrize("kind", ["novice", "oracle"])
@@ -117,3 +118,17 @@ def test_agrees_with_an_episode_of_strbuild(kind):
         built = [line.removeprefix("/setblock ") for text in said.values() for line in text.splitlines()]
         assert iou(built, wanted)["iou"] == measured["iou"]
         assert games.Adjacency().compute(predictions=[built])["adjacency"] == measured["adjacency"]
+
+
+@pytest.mark.parametrize("kind", ["novice", "oracle"])
+def test_agrees_with_a_turn_of_housebuild(kind):
+    env = make("games/housebuild-v0")
+    for seed in range(4):
+        env.reset(seed=seed)
+        said = {agent: env.scripted(kind, agent, env.np_random) for agent in env.possible_agents}
+        state = env.begin(env.task, np.random.default_rng(seed))
+        _, turn = env.advance(state, said)
+        house = state.blueprint
+        found = iou(voxels(turn.world, house.blocks), voxels(house.target, house.blocks))
+        assert found["exact_iou"] == turn.iou
+        assert found["iou"] >= found["exact_iou"] > 0
