@@ -203,7 +203,9 @@ _PLACE = (
     r"(?:\[[^\]\n]*+\])?(?:\{[^}\n]*+\})?"
     r"(?:[ \t]++(?:replace|destroy)(?![a-z0-9_]))?"  # the modes that change nothing in a simulation
 )
-_KILL = r"(kill)(?:[ \t]++(?:@e(?:\[[^\]\n]*+\])?|(?:minecraft:)?spiders?)(?![a-z0-9_]))?"
+# A selector that names a type of entity must name the spiders.
+_OTHER_TYPE = r"(?![^\]\n]*type *+= *+(?!(?:minecraft:)?spider *+[\],]))"
+_KILL = rf"(kill)(?:[ \t]++(?:@e(?:\[{_OTHER_TYPE}[^\]\n]*+\])?|(?:minecraft:)?spiders?)(?![a-z0-9_]))?"
 _AFTER = r"[ \t,;.)\"'`*]*+(?:(?:#|//|--|\()[^\n]*+)?$"
 _FENCE = re.compile(r"^[ \t]*+(?:```|~~~)[\w+-]*+[ \t]*+$", re.MULTILINE)
 _FILLED = re.compile(r"^[^\S\n]*+(?!#|//)\S", re.MULTILINE)
