@@ -38,10 +38,8 @@ TIERS = ("full", "no-userns", "seccomp", "rlimits")
 FIRST_UID, NOBODY = 60578, 65534
 FOLDER_PREFIX = "collm-box-"
 MB = 1 << 20
-SPARE_OWN, SPARE_SHARED = (
-    8,
-    256,
-)  # processes beside the threads: the slot's own, or all that the user may start
+# Processes beside the threads: those of the slot; or, where the user is shared, what else the user may start.
+SPARE_OWN, SPARE_SHARED = 8, 256
 FEW_FILES = 64  # unlinked one by one; more are dropped with their mount
 LAST_FD = (1 << 31) - 1
 

@@ -97,7 +97,7 @@ AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # What a filter answers with (linux/seccomp.h).
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 REFUSE, UNKNOWN, PRETEND = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS, ERRNO
-UNSUPPORT, NO_TERMINAL = ERRNO | errno.EOPNOTSUPP, ERRNO | errno.ENOTTY
+NOT_SUPPORTED, NO_TERMINAL = ERRNO | errno.EOPNOTSUPP, ERRNO | errno.ENOTTY
 
 # Instructions of the filter machine (linux/bpf_common.h) and where `struct seccomp_data` keeps things.
 LOAD, EQUAL, AT_LEAST, HAS_ANY, AND, JUMP, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x05, 0x06
@@ -210,7 +210,7 @@ CHECKS: Mapping[str, Callable[[], Code]] = {
 def policy(arch: str) -> dict[int, Code]:
     """What is done with each call of an architecture, by number; calls not in it are unknown."""
     column = list(AUDIT_ARCH).index(arch)
-    answers = ((ALLOWED, ALLOW), (PRETENDED, PRETEND), (UNSUPPORTED, UNSUPPORT), (REFUSED, REFUSE))
+    answers = ((ALLOWED, ALLOW), (PRETENDED, PRETEND), (UNSUPPORTED, NOT_SUPPORTED), (REFUSED, REFUSE))
     found: dict[int, Code] = {}
     for table, answer in answers:
         for numbers in parse(table).values():
