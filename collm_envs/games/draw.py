@@ -106,19 +106,19 @@ def side_by_side(pictures: Sequence[Pixels], *, below: bool = False) -> Pixels:
     return np.concatenate(parts[:-1], axis=axis)
 
 
-def cell_text(block: str | None, sign: str = "") -> str:
+def cell_text(block: str | None, sign: str = "", letter: str = "") -> str:
     """One cell of a terminal picture: two columns on the block's colour.
 
     Args:
         block: what stands there; None for nothing.
         sign: one character to mark it with.
+        letter: what it reads for those who see no colours; the block's initial by default.
     """
     if block is None:
         return f"{sign or '.'} "
     red, green, blue = colour_of(block)
     ink = 0 if red + green + blue > 380 else 255
-    # The initial is there for those who see no colours.
-    shown = f"{block[0]}{sign or ' '}"
+    shown = f"{letter or block[0]}{sign or ' '}"
     return f"\x1b[48;2;{red};{green};{blue}m\x1b[38;2;{ink};{ink};{ink}m{shown}\x1b[0m"
 
 

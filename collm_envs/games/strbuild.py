@@ -6,6 +6,7 @@ small version is in `strbuild_mini`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -36,6 +37,7 @@ from collm_envs.reward import Score, Scorer
 from collm_envs.task import FieldError, Row, RowFormat, Task
 
 LINES = 300
+LETTERS = " pswo"  # by palette index, for pictures without colours
 PAPER_TRAIN = ("I", "C", "M", "L", "MC", "CM", "LI", "LLM")
 PAPER_TEST = ("ICML", "CLIM")
 _REASONS = ("malformed", "out_of_box", "foreign_block", "over_budget")
@@ -326,7 +328,10 @@ class StrBuild(Drawn):
         """Some of the target in reading order, with own blocks at random; in a kept world some strays cleared."""
         index, target = self.possible_agents.index(agent), state.target
         hand = palette_of(index, len(self.possible_agents))
-        most = min(self.lines_each, -(-len(target.cells) // max(2, len(self.possible_agents))))
+        part = 0.75 if len(self.possible_agents) == 1 else 1 / len(self.possible_agents)
+        if self.world == "kept":  # what is left behind adds up
+            part /= 2
+        most = min(self.lines_each, math.ceil(part * len(target.cells)))
         strays: set[tuple[int, int]] = set()
         if self.world == "kept" and state.build is not None:
             full = np.argwhere((state.build.world[:, :, 0] != AIR) & ~target.mask)
@@ -375,7 +380,7 @@ class StrBuild(Drawn):
             for x, wanted in enumerate(row):
                 block, due = int(world[x, y, 0]), wanted == "#"
                 sign = "" if due == bool(block) else "?" if due else "!"
-                cells.append(cell_text(BLOCKS[block] if block else None, sign))
+                cells.append(cell_text(BLOCKS[block] if block else None, sign, LETTERS[block]))
             lines.append("".join(cells) + "   " + " ".join(row))
         return "\n".join(lines) + "\n"
 

@@ -112,8 +112,9 @@ class StrBuildMini(StrBuild):
     shape may be a shifted or turned train shape), or a file with the field `cells`, such as
     `a1 a2 a3 b3 c3 c2`.
 
-    Scripted: `novice` places two to four blocks in reading order, cells and blocks at random, now and then
-    outside the target; in a kept world it clears what is outside at times. `oracle` reaches the greatest score.
+    Scripted: `novice` places up to its share of blocks in reading order, cells and blocks at random, now and
+    then outside the target; in a kept world it places fewer and clears what is outside at times. `oracle` reaches
+    the greatest score.
 
     Example:
         >>> from collm_envs import make

@@ -211,7 +211,7 @@ class Faults(NamedTuple):
     """What one agent has to change.
 
     Attributes:
-        wrong: (x, y, block) that should stand in its share and does not.
+        wrong: (x, y, block) that should stand in its share, and does not or was not put there by the agent.
         extra: (x, y) that it should leave alone in a rebuilt world, or clear in a kept one.
     """
 
@@ -225,16 +225,19 @@ def faults(build: Build, index: int, *, kept: bool) -> Faults:
     Args:
         build: what stands, and what was replied.
         index: which agent.
-        kept: whether blocks stay for the next turn. Then strays are dealt out to be cleared; else an agent is
-            told of every cell outside its share that it filled.
+        kept: whether blocks stay for the next turn. Then only what stands matters, and strays are dealt out to
+            be cleared. Else an agent must itself put right what another put there for it, since the other is
+            told to leave every cell outside its own share.
     """
     mine = shares(build.target.rows, len(build.replies))[index]
-    wrong = tuple(placing for placing in mine if build.world[placing[0], placing[1], 0] != placing[2])
+    wall = build.world[:, :, 0]
     if kept:
-        strays = np.argwhere((build.world[:, :, 0] != AIR) & ~build.target.mask).tolist()
+        wrong = [(x, y, block) for x, y, block in mine if wall[x, y] != block]
+        strays = np.argwhere((wall != AIR) & ~build.target.mask).tolist()
         extra = [(x, y) for x, y in sorted(strays, key=reading_order)][index :: len(build.replies)]
     else:
-        left = {(c.x, c.y): c.block for c in build.replies[index].commands if isinstance(c, SetBlock)}
+        put = {(c.x, c.y): c.block for c in build.replies[index].commands if isinstance(c, SetBlock)}
+        wrong = [(x, y, block) for x, y, block in mine if not wall[x, y] == put.get((x, y)) == block]
         own = {(x, y) for x, y, _ in mine}
-        extra = sorted((cell for cell, b in left.items() if b and cell not in own), key=reading_order)
-    return Faults(wrong, tuple(extra))
+        extra = sorted((cell for cell, block in put.items() if block and cell not in own), key=reading_order)
+    return Faults(tuple(wrong), tuple(extra))
