@@ -7,6 +7,7 @@ that cannot be run otherwise; the program could forge what comes out of it, and 
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 import unittest
@@ -17,6 +18,9 @@ from collm_envs.sandbox import candidate, frames
 from collm_envs.sandbox.link import CandidateError, Foul, Gone, Link, Scope
 
 MAX_MESSAGE = 200  # characters
+STATIC = frozenset(
+    {"kind", "setup", "statements", "source", "bindings", "names", "operators"}
+)  # of a job: the tests
 TEST_MODULE = "tests"
 CO_OPTIMIZED = 1  # flag of a function's code; class bodies lack it
 
@@ -144,8 +148,13 @@ def _class_names(code: types.CodeType) -> set[str]:
     return found
 
 
+@functools.lru_cache(maxsize=1024)
+def _compiled(source: str, what: str) -> types.CodeType:
+    return compile(source, f"<{what}>", "exec", dont_inherit=True)
+
+
 def _execute(source: str, scope: Scope, what: str) -> None:
-    code = compile(source, f"<{what}>", "exec", dont_inherit=True)
+    code = _compiled(source, what)
     for name in sorted(_class_names(code) - set(scope)):
         scope.fetch(name)
     exec(code, scope)

@@ -180,7 +180,11 @@ def _apply(self: Any, name: str, *args: Any) -> Any:
 
 
 def _content(self: Any) -> Any:
-    return type(self)._collm_link.request("content", (self._collm_number,))
+    """The plain value that an object holds whose class derives from a builtin type."""
+    value = type(self)._collm_link.request("content", (self._collm_number,))
+    if isinstance(type(value), Mirror):
+        raise OverflowError("a value of the program's is too large to look at")
+    return value
 
 
 def _plain_special(name: str) -> Callable[..., Any]:
@@ -222,6 +226,11 @@ def _equal(self: Any, other: Any) -> Any:
     return NotImplemented
 
 
+def _unequal(self: Any, other: Any) -> Any:
+    same = _equal(self, other)
+    return same if same is NotImplemented else not same
+
+
 def _enter(self: Any) -> Any:
     return Method(self, "__enter__")()
 
@@ -233,7 +242,12 @@ def _exit(self: Any, kind: Any, error: Any, trace: Any) -> Any:
 def _special(name: str) -> Callable[..., Any]:
     if name in _ARITHMETIC or name in _ORDER:
         return _with_other(name)
-    own: dict[str, Callable[..., Any]] = {"__eq__": _equal, "__call__": _call, "__enter__": _enter}
+    own: dict[str, Callable[..., Any]] = {
+        "__eq__": _equal,
+        "__ne__": _unequal,
+        "__call__": _call,
+        "__enter__": _enter,
+    }
     return own.get(name) or _plain_special(name)
 
 

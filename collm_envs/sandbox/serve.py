@@ -138,14 +138,14 @@ class Server:
     def _receive(self) -> Any:
         return frames.unpack(self.reader.read(self.fd))
 
-    def _send(self, message: list[Any]) -> None:
-        data = memoryview(frames.pack(message))
+    def _write(self, packed: bytes) -> None:
+        data = memoryview(packed)
         while data:
             data = data[_os_write(self.fd, data) :]
 
     def _serve(self, request: list[Any]) -> None:
         token, operation, changes, gone, *rest = request
-        self.token = token
+        self.token, mark = token, self.shared.mark()
         try:
             self.shared.forget(gone)
             self.shared.apply(changes)
@@ -155,7 +155,12 @@ class Server:
             raise
         except BaseException as error:
             reply = ["raised", self.shared.changes(), *self._describe(error)]
-        self._send([token, *reply])
+        packed = frames.pack([token, *reply])
+        if len(packed) > frames.MAX_ANSWER:
+            self.shared.revoke(mark)
+            names = [["builtins", "OverflowError"]]
+            packed = frames.pack([token, "raised", [], None, names, ["the answer is too large"], None])
+        self._write(packed)
 
     def _encode_result(self, result: Any) -> Any:
         try:
@@ -179,7 +184,7 @@ class Server:
         """Let the tests' side do something with an object of its own, and serve it meanwhile."""
         token, changes = self.token, self.shared.changes()
         values = [self.shared.encode(tuple(args)), self.shared.encode(tuple(kwargs.items()))]
-        self._send([token, "callback", changes, operation, number, *values])
+        self._write(frames.pack([token, "callback", changes, operation, number, *values]))
         while True:
             reply = self._receive()
             if reply[0] != "":

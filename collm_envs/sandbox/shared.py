@@ -16,7 +16,7 @@ from typing import Any
 from collm_envs.sandbox import codec
 
 Container = list[Any] | dict[Any, Any] | set[Any]
-_PRUNE_ABOVE = 64  # containers that are kept without asking whether anyone still holds them
+_PRUNE_ABOVE = 8  # containers that are kept without asking whether anyone still holds them
 _OWN_REFERENCES = 4  # to a container that nobody else holds: the table, two local names, the call
 
 
@@ -78,6 +78,15 @@ class Shared:
             raise
         finally:
             del self._fresh[start:]
+
+    def mark(self) -> int:
+        """A place to come back to, before encoding what may turn out too large to send."""
+        return self._next
+
+    def revoke(self, mark: int) -> None:
+        """Forget what became shared here since a mark; the other side was never told of it."""
+        for number in range(mark, self._next, 2):
+            self._drop(number)
 
     def decode(self, data: Any) -> Any:
         """Decode a value of the other side.

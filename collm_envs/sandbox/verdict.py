@@ -11,6 +11,7 @@ import math
 import operator
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from collm_envs.sandbox import codec
@@ -142,9 +143,11 @@ def _evaluate(node: list[Any], answer: Any) -> Any:
 
 def show(value: Any, depth: int = 0) -> str:
     """A plain value as text of bounded length, without building a long one first."""
-    inside = list(value)[:_ITEMS] if isinstance(value, _HOLDERS) else []
+    inside = list(islice(value, _ITEMS)) if isinstance(value, _HOLDERS) else []
     if isinstance(value, _HOLDERS) and (depth > 3 or len(value) > _ITEMS):
         text = f"{type(value).__name__} of {len(value)} items"
+    elif value == set():
+        text = f"{type(value).__name__}()"
     elif isinstance(value, dict):
         text = (
             "{" + ", ".join(f"{show(key, depth + 1)}: {show(value[key], depth + 1)}" for key in inside) + "}"
