@@ -5,7 +5,7 @@ Several agents act at once on a shared task, each seeing only its own prompt, an
 Needs numpy, gymnasium and pettingzoo; never torch.
 """
 
-from collm_envs import debug, games, writing  # noqa: F401  # importing a domain registers its environments
+from collm_envs import coding, debug, games, writing  # noqa: F401  # importing a domain registers its environments
 from collm_envs.checker import CheckError, CheckReport, check_env
 from collm_envs.env import CollabEnv
 from collm_envs.errors import (
