@@ -154,6 +154,8 @@ def test_iou_by_hand(replies, iou):
         ("- /kill", True),
         ("/kill @e[type=spider]", True),
         ("/kill @e[type=minecraft:spider,distance=..10]", True),
+        ("/kill @e[ distance=..10, type = spider ]", True),
+        ("/kill @e[type = cow]", False),
         ("/kill @e", True),
         ("/kill @e[distance=..10]", True),
         ("```\n/kill\n```", True),
