@@ -14,6 +14,7 @@ from typing import Any
 
 from collm_envs.errors import DataError, InputError
 from collm_envs.sandbox import TIERS, Asserts, Program, RunResult, Sandbox, UnitTests, layers_report, probe
+from collm_envs.sandbox.plan import plan
 from collm_envs.task import read_rows
 
 AHEAD = 256  # programs handed over before the first result is printed
@@ -92,15 +93,15 @@ def read_program(row: Mapping[str, Any], where: str) -> tuple[str, Program, Asse
     for field in ("name", "code"):
         if not isinstance(row.get(field), str):
             raise DataError(f"{where}, field {field!r}: a text is wanted")
-    tests = row.get("tests")
-    listed = isinstance(tests, list) and tests and all(isinstance(test, str) for test in tests)
+    tests: Any = row.get("tests")
+    listed = isinstance(tests, list) and bool(tests) and all(isinstance(test, str) for test in tests)
     if not (listed or (isinstance(tests, str) and tests.strip())):
         raise DataError(
             f"{where}, field 'tests': a list of asserts or the source of unittest classes is wanted"
         )
+    chosen = Asserts(tuple(tests)) if listed else UnitTests(tests)
     try:
-        for source in tests if listed else [tests]:
-            compile(source, "tests", "exec")
-    except (SyntaxError, ValueError) as error:
+        plan(chosen)
+    except InputError as error:
         raise DataError(f"{where}, field 'tests': {error}") from None
-    return row["name"], Program(row["code"]), Asserts(tuple(tests)) if listed else UnitTests(tests)
+    return row["name"], Program(row["code"]), chosen

@@ -6,7 +6,7 @@ up to a number of times. A run is voided where an answer comes that nobody asked
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Any
 
 from collm_envs.sandbox import verdict
@@ -46,7 +46,7 @@ class Run:
         self._begin()
 
     def _begin(self) -> None:
-        self.nonce = secrets.token_hex(8)
+        self.nonce = os.urandom(8).hex()
         self.heard: dict[str, dict[str, Any]] = {}
 
     @property

@@ -20,18 +20,16 @@ import time
 from collections import deque
 from typing import Any
 
+from collm_envs.sandbox.bench import run_slot
 from collm_envs.sandbox.confine import Limits, Walls
 from collm_envs.sandbox.frames import HEADER, MAX_FRAME, Closed, Reader, pack, unpack
 from collm_envs.sandbox.runs import Infra, Run
 from collm_envs.sandbox.scratch import remove_folder
-from collm_envs.sandbox.worker import run_slot
 
 DEPTH = 2  # programs that a slot holds: one running, one waiting, so that it never idles between two
 RUNS_PER_SLOT = 1000
 GRACE_S = 2.0  # what a slot gets to end by itself
 GROWTH_MB = 64.0  # a worker that has grown by more is replaced
-# What programs import most. A child that finds them loaded starts at once.
-PRELOADED = ["abc", "array", "bisect", "calendar", "cmath", "collections", "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "io", "itertools", "json", "math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct", "textwrap", "threading", "time", "traceback", "types", "typing", "unicodedata", "unittest"]
 
 
 class Channel:
@@ -297,7 +295,7 @@ class _Nursery:
         self.connection, self.config = connection, config
         self.limits = Limits(**config["limits"])
         self.slots: dict[int, int] = {}  # process to wait for, by number
-        for name in (*PRELOADED, *config["preload"]):
+        for name in config["preload"]:
             importlib.import_module(name)
         sys.path += config["path"]
 
@@ -353,6 +351,15 @@ class _Nursery:
     def _folder(self, number: int) -> str:
         """Where a slot keeps its scratch on tiers without a file system of their own; "" on others."""
         return os.path.join(self.config["folder"], str(number)) if self.config["folder"] else ""
+
+
+def _pin(number: int) -> None:
+    """Keep a slot on one core: its tests and its program wait for each other, and waking another core costs more
+    than what it does then.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:

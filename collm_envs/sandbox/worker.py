@@ -20,51 +20,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from collm_envs.sandbox import candidate
-
-try:
-    from collm_envs.sandbox import judge
-except ImportError:
-    judge = None
-from collm_envs.sandbox.confine import ConfineError, Limits, Walls, confine_child, enter, leave, reset_scratch
+from collm_envs.sandbox.confine import Limits, Walls, confine_child, reset_scratch
 from collm_envs.sandbox.frames import MAX_ANSWER, MAX_FRAME, BadFrame, Closed, Reader, pack, send, unpack
 
 Job = dict[str, Any]
 LINK_MESSAGE = 64  # bytes that name a run beside its socket
 
 
-def run_slot(cell_fd: int, bench_fd: int, walls: Walls, limits: Limits) -> None:
-    """Become a slot: enter the walls, fork the bench, serve jobs until the supervisor goes.
-
-    Args:
-        cell_fd: socket to the supervisor for programs.
-        bench_fd: socket to the supervisor for tests.
-        walls: what to be confined to.
-        limits: how much a child may use.
-    """
-    try:
-        walls = enter(walls, limits)
-    except ConfineError as error:
-        send(cell_fd, {"fatal": str(error)})
-        return
-    ours, theirs = socket.socketpair()
-    if not os.fork():
-        ours.close()
-        os.close(cell_fd)
-        _Bench(bench_fd, walls, limits, theirs).serve()
-        os._exit(0)
-    theirs.close()
-    os.close(bench_fd)
-    try:
-        _Cell(cell_fd, walls, limits, ours).serve()
-    finally:
-        leave(walls)
-
-
-class _Gone(Exception):
+class Gone(Exception):
     """The supervisor has gone."""
 
 
-class _Worker:
+class Worker:
     """Common part: jobs in, one child at a time, reports out.
 
     Args:
@@ -92,7 +59,7 @@ class _Worker:
                 job = self.jobs.popleft()
                 report = self.do(job)
                 send(self.fd, {**report, "id": job["id"], "rss": _peak_mb()})
-        except (_Gone, Closed, BadFrame, ConnectionResetError):
+        except (Gone, Closed, BadFrame, ConnectionResetError):
             return
 
     def do(self, job: Job) -> dict[str, Any]:
@@ -102,7 +69,7 @@ class _Worker:
     def take(self, data: bytes) -> None:
         """Sort what the supervisor sent: jobs to do, and orders to stop one."""
         if not data:
-            raise _Gone
+            raise Gone
         self.reader.feed(data)
         while (body := self.reader.pop()) is not None:
             message = unpack(body)
@@ -112,7 +79,7 @@ class _Worker:
                 self.jobs.append(message)
 
     def child(self, job: Job, act: Callable[[int], None], keep: Sequence[int]) -> dict[str, Any]:
-        """Fork a confined child, let it act, and watch it.
+        """Fork a confined child, let it act, watch it, and bury it.
 
         Args:
             job: its `nonce`, time limits in seconds (`limit_s` for each frame, `total_s` for all) and `most`,
@@ -121,43 +88,70 @@ class _Worker:
             keep: descriptors that stay open in the child.
 
         Returns:
-            `frames` (bodies as text), `end` (`exit`, `died`, `timeout`, `flood` or `stopped`), `seconds`.
+            `frames` (bodies as text), `end` (`exit`, `died ...`, `timeout`, `flood` or `stopped`), `seconds`.
         """
-        answers, out = os.pipe2(os.O_CLOEXEC)
         begun = time.monotonic()
         try:
-            pid = os.fork()
+            pid, answers = self.fork(act, keep, job["total_s"] + 1, pack([job["nonce"], "ready"]))
         except OSError as error:
-            os.close(answers)
-            os.close(out)
             return {"frames": [], "end": f"fork: {error.strerror}", "seconds": 0.0}
-        if not pid:
-            self._become_child(job, act, out, keep)
-        os.close(out)
-        frames, end = self._watch(job, answers, begun)
+        frames, end = self.watch(job, answers, begun)
         os.close(answers)
-        _kill(
+        kill(
             pid
-        )  # one that has begun to exit keeps its own status; one that only closed its end does not live on
+        )  # if it has begun to exit it keeps its own status; if it only closed its end it does not live on
         _, status = os.waitpid(pid, 0)
         if end == "closed":
             end = "exit" if status == 0 else f"died of {_cause(status)}"
         return {"frames": frames, "end": end, "seconds": time.monotonic() - begun}
 
-    def _become_child(self, job: Job, act: Callable[[int], None], out: int, keep: Sequence[int]) -> None:
+    def fork(
+        self, act: Callable[[int], None], keep: Sequence[int], cpu_s: float, ready: bytes
+    ) -> tuple[int, int]:
+        """Fork a confined child.
+
+        Args:
+            act: what it does, given the descriptor it answers on.
+            keep: descriptors that stay open in it.
+            cpu_s: processor time it may use, in seconds.
+            ready: what it says once it is confined, before it acts.
+
+        Returns:
+            Its pid, and where it is heard.
+        """
+        answers, out = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(answers)
+            os.close(out)
+            raise
+        if pid:
+            os.close(out)
+            return pid, answers
         try:
             null = os.open(os.devnull, os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(null, standard)
-            confine_child(self.walls, self.limits, job["total_s"] + 1, keep=(out, *keep))
-            os.write(out, pack([job["nonce"], "ready"]))
+            confine_child(self.walls, self.limits, cpu_s, keep=(out, *keep))
+            os.write(out, ready)
             act(out)
             os._exit(0)
         except BaseException:  # whatever it is, no child may return into the worker's loop
             os._exit(70)
 
-    def _watch(self, job: Job, answers: int, begun: float) -> tuple[list[str], str]:
-        """Gather a child's frames until it closes its end, is late, says too much, or is to be stopped."""
+    def watch(self, job: Job, answers: int, begun: float, last: str | None = None) -> tuple[list[str], str]:
+        """Gather a child's frames until it closes its end, is late, says too much, or is to be stopped.
+
+        Args:
+            job: see `child`.
+            answers: where it is heard.
+            begun: when it began, on the monotonic clock.
+            last: a frame that ends the job while the child lives on; it is left out.
+
+        Returns:
+            Frames and how it ended: `closed`, `timeout`, `flood`, `stopped`, or `last`.
+        """
         frames: list[str] = []
         reader, size = Reader(MAX_ANSWER), 0
         over = begun + job["total_s"]
@@ -186,6 +180,8 @@ class _Worker:
                 except BadFrame:
                     return frames, "flood"
                 frames += new
+                if last is not None and new and new[-1] == last:
+                    return frames[:-1], "last"
                 if size > MAX_ANSWER or len(frames) > job["most"]:
                     return frames, "flood"
                 if new:
@@ -197,13 +193,13 @@ def _bodies(reader: Reader) -> Iterator[str]:
         yield body.decode("latin-1")
 
 
-class _Cell(_Worker):
-    """Runs programs."""
+class Cell(Worker):
+    """Runs programs; see `Worker`."""
 
     def do(self, job: Job) -> dict[str, Any]:
-        reset_scratch(
-            self.walls, self.limits
-        )  # at the start: tests of the run before may have written after its end
+        """Run one program and tell how it went."""
+        # At the start: tests of the run before may have written after its end.
+        reset_scratch(self.walls, self.limits)
         if job["mode"] == "calls":
             return self.child(job, lambda out: candidate.run(job, out, None), ())
         ours, theirs = socket.socketpair()
@@ -216,29 +212,8 @@ class _Cell(_Worker):
             return self.child(job, lambda out: candidate.run(job, out, fd), (fd,))
 
 
-class _Bench(_Worker):
-    """Runs tests."""
-
-    def do(self, job: Job) -> dict[str, Any]:
-        if job["mode"] == "inproc":
-            reset_scratch(self.walls, self.limits)
-            return self.child(job, lambda out: judge.run_inproc(job, out), ())
-        wanted, fds = str(job["id"]).encode().ljust(LINK_MESSAGE), [-1]
-        while True:
-            name, fds, _, _ = socket.recv_fds(self.link, LINK_MESSAGE, 1)
-            if not name:
-                raise _Gone
-            if name == wanted:
-                break
-            for fd in fds:  # of a run that ended before its tests began
-                os.close(fd)
-        try:
-            return self.child(job, lambda out: judge.run(job, out, fds[0]), fds)
-        finally:
-            os.close(fds[0])
-
-
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
+    """Kill a child and whatever is in its group."""
     for send_signal in (os.killpg, os.kill):  # the child leads its own group, once it has got that far
         try:
             send_signal(pid, signal.SIGKILL)
