@@ -209,11 +209,11 @@ def _refused(action: Callable[[], object], *numbers: int) -> None:
         if error.errno in numbers:
             return
         raise
-    raise OSError(0, "it took hold, but refuses nothing")
+    raise confine.ConfineError("it took hold, but refuses nothing")
 
 
 # Python's own library is read after root is left; where it is closed to others, root must be able to open it.
-_WALLS = confine.Walls("full", "", (os.path.dirname(os.__file__),), (), 0)
+_WALLS = confine.Walls("full" if linux.LINUX else "rlimits", "", (os.path.dirname(os.__file__),), (), 0)
 
 
 def _drop_root() -> None:
@@ -272,7 +272,7 @@ def _try_namespaces() -> str:
     linux.prctl(linux.PR_SET_DUMPABLE, 1)
     confine.enter_namespaces(_WALLS, confine.Limits())
     if os.getpid() != 1:
-        raise OSError(0, "not the first process of its namespace")
+        raise confine.ConfineError("not the first process of its namespace")
     _refused(lambda: os.mkdir("/tmp/x"), errno.EROFS)
     return "user, pid, net, ipc, uts, mount, cgroup; a scratch in memory"
 
@@ -289,6 +289,6 @@ _TRIALS: dict[str, Callable[[], str]] = {
 if not linux.LINUX:
 
     def _only_linux() -> str:
-        raise OSError(0, "needs Linux")
+        raise confine.ConfineError("needs Linux")
 
     _TRIALS |= dict.fromkeys(("no_new_privs", "seccomp", "landlock", "namespaces"), _only_linux)

@@ -517,13 +517,19 @@ def gone(pid, within_s=3.0):
     return False
 
 
+@pytest.fixture
+def open_folder():
+    """A temporary folder that the slot's user may write to."""
+    with tempfile.TemporaryDirectory(prefix="collm-test-") as folder:
+        os.chmod(folder, 0o777)
+        yield folder
+
+
 @strong
-def test_nobody_outlives_the_worker(tier):
+def test_nobody_outlives_the_worker(tier, open_folder):
     """Killed from outside, the outer process takes the worker along, and that its child."""
     hang = "import os, time; os.write(1, b'child\\n'); time.sleep(20)"
-    folder = tempfile.mkdtemp(prefix="collm-test-")
-    os.chmod(folder, 0o777)
-    environment = {**os.environ, "TMPDIR": folder}
+    environment = {**os.environ, "TMPDIR": open_folder}
     with subprocess.Popen(boxed.command(tier, [hang]), stdout=subprocess.PIPE, env=environment) as outer:
         assert outer.stdout.readline() == b"child\n"
         family, new = {outer.pid}, {outer.pid}
@@ -536,8 +542,7 @@ def test_nobody_outlives_the_worker(tier):
         assert outer.stdout.read() == b""  # all its writers are gone
         assert time.monotonic() - begun < 5
         assert all(gone(pid) for pid in family)
-    left = [Path(path).name[: len(confine.FOLDER_PREFIX)] for path in os.listdir(folder)]
-    shutil.rmtree(folder)
+    left = [name[: len(confine.FOLDER_PREFIX)] for name in os.listdir(open_folder)]
     assert left == ([] if tier == "full" else [confine.FOLDER_PREFIX])  # a killed worker cannot tidy up
 
 
@@ -583,6 +588,18 @@ def test_a_hanging_try_is_killed():
     assert time.monotonic() - begun < 5
     assert attempt(lambda: os._exit(3) or "") == (False, "the process died")
     assert attempt(lambda: "fine") == (True, "fine")
+
+
+def refuse(message):
+    raise ConfineError(message)
+
+
+def test_a_failing_try_says_why_in_one_line():
+    assert attempt(lambda: refuse("not\n  here")) == (False, "not here")
+    assert attempt(lambda: os.listdir("/nonexistent")) == (
+        False,
+        "[Errno 2] No such file or directory: '/nonexistent'",
+    )
 
 
 def test_the_probe_leaves_the_caller_free():
