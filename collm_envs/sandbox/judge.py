@@ -53,6 +53,10 @@ class _Reporter:
                 self._send("test", other, "protocol", self.link.foul[:MAX_MESSAGE])
             self.left = []
             raise _Stop
+        if self.link is not None and self.link.caught is not None:
+            if status == "pass":
+                status, message = "fail", _text(self.link.caught)
+            self.link.caught = None
         if index in self.left:
             self.left.remove(index)
             self._send("test", index, status, message[:MAX_MESSAGE])

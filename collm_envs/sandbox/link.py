@@ -13,6 +13,8 @@ import contextlib
 import pickle
 import secrets
 import sys
+import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,7 @@ MAX_BASES = 32  # depth of a class's bases
 _PRIVATE = ("unittest", "collm_envs", "_pytest", "pytest")  # exceptions that mean something to a judge
 
 _ENDING = ("BaseException", "SystemExit", "KeyboardInterrupt", "GeneratorExit")
+_PUBLIC = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
 _set_local = object.__setattr__
 
 
@@ -49,6 +52,10 @@ def known_exception(module: Any, name: Any) -> type[Exception] | None:
     return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
+class NotSendable(CandidateError):
+    """Tests handed the program something that cannot cross; no exception that they could expect."""
+
+
 class Link:
     """The judge's end of the socket to the program's process.
 
@@ -59,6 +66,7 @@ class Link:
     Attributes:
         gone: whether the program's process ended.
         foul: what was wrong with an answer; "" while all is well.
+        caught: what an assertion in a callback said, which the program may have swallowed.
     """
 
     def __init__(self, fd: int, operators: frozenset[str] = frozenset()) -> None:
@@ -68,6 +76,8 @@ class Link:
         self.shared = Shared(0, self._opaque, self._handle)
         self.gone = False
         self.foul = ""
+        self.caught: BaseException | None = None
+        self._lock = threading.RLock()  # tests may start threads
         self.shadowed: dict[int, set[str]] = {}
         self._objects: dict[int, Any] = {}
         self._locals: list[Any] = []
@@ -91,6 +101,10 @@ class Link:
             Foul: it did not answer what was asked.
             BaseException: what the program raised.
         """
+        with self._lock:
+            return self._request(operation, fixed, values)
+
+    def _request(self, operation: str, fixed: tuple[Any, ...], values: tuple[Any, ...]) -> Any:
         if self.gone:
             raise Gone("the program's process has ended")
         if self.foul:
@@ -102,7 +116,7 @@ class Link:
             data = [self.shared.encode(value) for value in values]
         except codec.CodecError as error:
             self._unsent_gone(gone)
-            raise TypeError(f"cannot be handed to the program: {error}") from None
+            raise NotSendable(f"cannot be handed to the program: {error}") from None
         changes, self._unsent = self._unsent, []
         try:
             self._send([token, operation, changes, gone, *fixed, *data])
@@ -151,6 +165,8 @@ class Link:
             raise
         except BaseException as error:
             self._errors.append(error)
+            if isinstance(error, AssertionError):
+                self.caught = error
             text = error.args[0] if error.args and type(error.args[0]) is str else ""
             changes = self.shared.changes()
             return ["raised", changes, len(self._errors) - 1, type(error).__name__, text[:MAX_NAME]]
@@ -164,7 +180,9 @@ class Link:
             value = value.resolve()
         if type(value) is Function:
             return ["object", value._collm_number]
-        if not (callable(value) or _is_double(value)):
+        if type(value) is not object and (
+            _is_public_function(value) or not (callable(value) or _is_double(value))
+        ):
             return _copied(value)
         if codec.content(value) is not value:
             return None
@@ -261,6 +279,17 @@ def _is_double(value: Any) -> bool:
     """Whether this is an object that the tests' own source made to be handed over."""
     module = type(value).__module__
     return module == "tests" or module == "unittest.mock"
+
+
+def _is_public_function(value: Any) -> bool:
+    """Whether this is a library's function or class: sent by name, so that it is called over there.
+
+    As a callback, the program could call it here, with arguments of its own: think of `eval`.
+    """
+    if getattr(value, "__module__", None) == "tests" or not isinstance(value, _PUBLIC):
+        return False
+    owner = getattr(value, "__self__", None)
+    return owner is None or isinstance(owner, type | types.ModuleType)
 
 
 def _copied(value: Any) -> list[Any] | None:

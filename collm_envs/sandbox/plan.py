@@ -85,6 +85,7 @@ def _plan_asserts(statements: tuple[str, ...], setup: str, names: tuple[tuple[st
         calls = tuple([index, *part.call] for index, part in enumerate(parts) if part)
         return Plan(titles, "calls", calls, tuple(part.expect for part in parts if part))
     whole = _parse("\n".join([setup, *statements]), "the asserts")
+    setup = implied_imports(whole) + setup
     job = {"kind": "asserts", "setup": setup, "statements": list(statements), "bindings": dict(names)}
     job |= {"names": list(titles), "operators": operator_classes(whole)}
     reason = needs_program(whole)
@@ -99,6 +100,7 @@ def _plan_unittest(source: str, setup: str) -> Plan:
     if not names:
         raise InputError("no unittest.TestCase with a test method in the unit test")
     whole = ast.Module([*before.body, *tree.body], [])
+    setup = implied_imports(whole) + setup
     job = {"kind": "unittest", "setup": setup, "source": source, "bindings": {}, "names": list(names)}
     job["operators"] = operator_classes(whole)
     reason = needs_program(whole)
@@ -131,6 +133,33 @@ def unittest_names(tree: ast.Module) -> Iterator[str]:
     for name, node in classes.items():
         if is_case(node):
             yield from (f"{name}.{method}" for method in sorted(methods(node)))
+
+
+_MODULES = {
+    name: f"import {name}" for name in ("collections", "copy", "functools", "itertools", "json", "math")
+}
+_MODULES |= {
+    name: f"import {name}" for name in ("operator", "os", "random", "re", "statistics", "string", "sys")
+}
+_MODULES |= {"np": "import numpy as np", "pd": "import pandas as pd"}
+
+
+def implied_imports(tree: ast.Module) -> str:
+    """Imports that tests forgot, since the program happens to make them.
+
+    Without these `math.isclose(f(2), 4)` would ask the program's `math`.
+    """
+    bound = bound_names(tree)
+    used = {
+        node.value.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    lines = [
+        f"try:\n    {_MODULES[name]}\nexcept ImportError:\n    pass\n"
+        for name in sorted(used & _MODULES.keys() - bound)
+    ]
+    return "".join(lines)
 
 
 def operator_classes(tree: ast.Module) -> list[str]:

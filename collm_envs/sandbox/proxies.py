@@ -235,8 +235,11 @@ def _enter(self: Any) -> Any:
     return Method(self, "__enter__")()
 
 
-def _exit(self: Any, kind: Any, error: Any, trace: Any) -> Any:
-    return Method(self, "__exit__")(error and type(error).__name__, error and str(error), None)
+def _exit(self: Any, kind: Any, error: Any, trace: Any) -> bool:
+    """Leave the program's context manager; it cannot swallow an exception, since that may be a failed test."""
+    known = isinstance(kind, type) and kind.__module__ == "builtins"
+    Method(self, "__exit__")(kind if known else error and Exception, error and Exception("raised"), None)
+    return False
 
 
 def _special(name: str) -> Callable[..., Any]:

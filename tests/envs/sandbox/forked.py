@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import socket
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 from collm_envs.sandbox import candidate, frames, judge, verdict
 from collm_envs.sandbox.plan import Plan
+from collm_envs.sandbox.results import UnitTests
 
 NONCE = "n0"
 CLOCK_S = 10
@@ -101,3 +103,10 @@ def judged(code: str, plan: Plan) -> list[Outcome]:
 def statuses(code: str, plan: Plan) -> list[str]:
     """Status of every test."""
     return [status for status, _ in judged(code, plan)]
+
+
+def unittest_of(body: str, setup: str = "") -> UnitTests:
+    """A test case whose one test is the body."""
+    lines = textwrap.dedent(body).strip().splitlines()
+    method = "".join(f"        {line}\n" for line in lines)
+    return UnitTests("import unittest\nclass T(unittest.TestCase):\n    def test_it(self):\n" + method, setup)

@@ -159,7 +159,8 @@ def test_check_functions_become_asserts():
 
 
 def test_prompts_give_their_complete_definitions():
-    prompt = 'import math\nK = 2\ndef twice(x):\n    """Doc."""\n    return K * x\n\ndef f(x):\n    """To write."""\n'
+    twice = 'def twice(x):\n    """Doc."""\n    return K * x\n'
+    prompt = f'import math\nK = 2\n{twice}\ndef f(x):\n    """To write."""\n'
     assert prompt_helpers(prompt, "f") == (
         'import math\nK = 2\n\ndef twice(x):\n    """Doc."""\n    return K * x'
     )
