@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from collm_envs import make
 from collm_envs.errors import InputError, SettingError
 
+coding = pytest.importorskip("collm_envs.metrics.coding")
 joint = pytest.importorskip("collm_envs.metrics.joint")
 writing = pytest.importorskip("collm_envs.metrics.writing")
 
@@ -86,3 +89,41 @@ def test_hostile_texts_are_scored():
         predictions=[["\ud800", "\x00{post}"]], references=names, env_id="writing/tldr-mini-v0"
     )
     assert found["values"] == [0]
+
+
+AUX = "def aux(xs): return [2 * x for x in xs if x > 0]"
+PROGRAMS = {
+    "good": ("def aux(x): return 2 * x", "def doubled(xs):\n    return [aux(x) for x in xs]"),
+    "alone": (AUX, "def doubled(xs):\n    return [x + x for x in xs]"),
+    "wrapper": (AUX, "def doubled(xs):\n    return aux(xs)"),
+    "exit": (AUX, "def doubled(xs):\n    import os\n    os._exit(0)\n    return aux(xs)"),
+    "nothing": ("", "no code here"),
+}
+
+
+@pytest.fixture
+def problem(tmp_path):
+    row = {
+        "task_id": "doubled",
+        "entry_point": "doubled",
+        "prompt": 'def doubled(xs):\n    """Every number of a list times two."""\n',
+        "tests": [f"assert doubled([{x}]) == [{y}]" for x, y in ((1, 2), ("", ""), (-1, -2), (0, 0))],
+    }
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    return {"env_id": "coding/humaneval-v0", "source": str(path), "split": "all"}
+
+
+def test_programs_by_hand(problem):
+    found = joint.JointScore().compute(
+        predictions=[list(pair) for pair in PROGRAMS.values()], references=["doubled"] * 5, **problem
+    )
+    # helper 0.4, main 0.6, syntax 0.5, tests up to 1, helper used 0.5, work of its own 1
+    assert found["values"] == pytest.approx([4.0, 2.5, 2.5, 1.5, 0.0])
+    assert found["solved"] == [True, True, False, False, False]
+    # "exit" calls its helper and does more than that: measured as such, though not paid without a passed test
+    rates = {name: found["measured"][name] for name in ("pass_rate", "aux_use", "non_wrapper", "syntax")}
+    assert rates == pytest.approx({"pass_rate": 0.5, "aux_use": 0.6, "non_wrapper": 0.4, "syntax": 0.8})
+    # five samples of one problem, two of which pass
+    chances = coding.PassAtK().compute(predictions=[found["solved"]], ks=(1, 2, 5))
+    assert (chances["pass@1"], chances["pass@2"], chances["pass@5"]) == (0.4, 0.7, 1.0)
