@@ -119,7 +119,7 @@ class Worker:
         Returns:
             Its pid, and where it is heard.
         """
-        answers, out = os.pipe2(os.O_CLOEXEC)
+        answers, out = os.pipe()
         try:
             pid = os.fork()
         except OSError:
