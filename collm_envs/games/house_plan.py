@@ -59,18 +59,20 @@ def deal(fills: Sequence[Fill], stocks: Sequence[Mapping[int, int]]) -> tuple[tu
     """
     left = [dict(stock) for stock in stocks]
     dealt: list[list[Fill]] = [[] for _ in stocks]
-    waiting = sorted(fills, key=lambda fill: (-fill.volume, fill))
+    voxels_of = [0] * len(stocks)
+    waiting = sorted(fills, key=lambda fill: (-fill.volume, fill), reverse=True)  # the next one stands last
     while waiting:
-        fill = waiting.pop(0)
+        fill = waiting.pop()
         room = [stock.get(fill.block, math.inf) for stock in left]
         able = [i for i, voxels in enumerate(room) if voxels >= fill.volume]
         if able:
-            who = min(able, key=lambda i: (len(dealt[i]), sum(f.volume for f in dealt[i])))
+            who = min(able, key=lambda i: (len(dealt[i]), voxels_of[i]))
             dealt[who].append(fill)
+            voxels_of[who] += fill.volume
             if fill.block in left[who]:
                 left[who][fill.block] -= fill.volume
         elif max(room) >= 1:
-            waiting[:0] = halves(fill, int(max(room)))
+            waiting += reversed(halves(fill, int(max(room))))
     return tuple(tuple(sorted(mine, key=_reading_order)) for mine in dealt)
 
 
