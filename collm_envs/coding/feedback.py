@@ -27,7 +27,7 @@ class Wording:
         redefined: the agent defined a partner's function `{name}`.
         tests: `{passed}` of `{total}`.
         failed: a public test `{test}` and its `{error}`.
-        loading: the program failed before the first test.
+        loading: the program failed before the first test, for the reason `{error}` where that may be told.
         unused, dropped, thin: to main, of the helper `{name}`: never called, its result thrown away; main only
             wraps helpers.
         level, yes, no: one level in mode `level_passed`.
@@ -76,6 +76,7 @@ def told(
     wording: Wording,
     *,
     redefined: Sequence[str],
+    error: str,
 ) -> str:
     """The feedback for one agent.
 
@@ -86,10 +87,11 @@ def told(
         visible: public tests as shown, the first ones of the run.
         wording: the phrases.
         redefined: functions of partners that this agent defined.
+        error: why the program could not be loaded, as it was with public tests alone; "" where that is unknown.
     """
     phrases: list[str] = []
     if mode == "level_feedback":
-        phrases += _levels(run, own, visible, wording, redefined)
+        phrases += _levels(run, own, visible, wording, redefined, error)
     elif mode == "level_passed":
         answers = (
             all(map(run.defined, run.helpers)),
@@ -107,7 +109,12 @@ def told(
 
 
 def _levels(
-    run: FunctionRun, own: Sequence[str], visible: Sequence[str], wording: Wording, redefined: Sequence[str]
+    run: FunctionRun,
+    own: Sequence[str],
+    visible: Sequence[str],
+    wording: Wording,
+    redefined: Sequence[str],
+    loading: str,
 ) -> Iterator[str]:
     for name in (*own, *(other for other in (*run.helpers, run.entry) if other not in own)):
         yield _definition(run, name, wording, own=name in own)
@@ -121,7 +128,7 @@ def _levels(
     if not run.parses:
         return
     if result.error:
-        yield wording.loading.format(error=one_line(result.error))
+        yield wording.loading.format(error=one_line(loading or "it could not be loaded"))
     for text, test in zip(visible, result.tests, strict=False):
         if test.status != "pass" and not result.error:
             yield wording.failed.format(test=text, error=one_line(test.message or test.status))

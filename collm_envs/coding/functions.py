@@ -29,7 +29,7 @@ from collm_envs.task import Row, RowFormat, Task, TaskSource, load_source, read_
 _PROMPTS = {
     "aux": (
         "{problem}\n\nYou solve the problem above together with a partner, each on your own. The partner writes "
-        "`{entry}` and may call helpers. Your part: a helper function named `{own}` that does a useful share of "
+        "`{entry}` and may call helpers.{others} Your part: a helper function named `{own}` that does a useful share of "
         "the work and returns its result. It cannot be seen by others, so let its arguments be easy to guess. "
         "Reply with Python code only."
     ),
@@ -86,7 +86,7 @@ class FunctionTeam(CollabEnv):
     feedback_modes = ("level_feedback", "level_passed", "passed", "plain")
     row_formats = function_formats(visible=1)
     prompts: ClassVar[Mapping[str, str]] = _PROMPTS
-    other_helpers: ClassVar[str] = " Further partners write {helpers}."
+    other_helpers: ClassVar[str] = " Further partners write the helpers {helpers}."
     wording: ClassVar[Wording] = Wording()
 
     def __init__(
@@ -148,11 +148,15 @@ class FunctionTeam(CollabEnv):
         public = state.task.public
         own = HELPERS.get(agent, public["entry_point"])
         others = [name for name in self.helpers if name != own]
+        names = others if agent in HELPERS else self.helpers
+        values = {
+            "others": self.other_helpers if agent in HELPERS and others else "",
+            "helpers": " and ".join(", ".join(f"`{name}`" for name in names).rsplit(", ", 1)),
+            "own": own,
+            "entry": public["entry_point"],
+            "problem": public["prompt"].rstrip(),
+        }
         text = self.prompts[agent.partition("_")[0]]
-        if agent in HELPERS and others:
-            text += self.other_helpers
-        listed = " and ".join(f"`{name}`" for name in (others if agent in HELPERS else self.helpers))
-        values = {"helpers": listed, "own": own, "entry": public["entry_point"], "problem": public["prompt"]}
         for name, value in values.items():  # the problem goes in last: braces inside it are text
             text = text.replace(f"{{{name}}}", value)
         return text
@@ -174,19 +178,30 @@ class FunctionTeam(CollabEnv):
             payload={"replies": replies, "entry": entry, "given": public["given"]},
         )
         setup = "\n".join(filter(None, (public["given"], hidden["setup"])))
-        tests = Asserts((*public["visible"], *hidden["tests"]), setup, dict(hidden["names"]))
-        future = judging.submit(
-            program,
-            tests,
-            tier=self.sandbox,
-            time_limit_s=TIME_LIMIT_S[self.formula],
-            total_limit_s=TOTAL_LIMIT_S,
-        )
-        return judging.then(future, partial(self._score_run, entry))
+        groups = [(*public["visible"], *hidden["tests"])]
+        if self._tells_errors and public["visible"]:
+            # Apart: a program may put whatever it has seen into an error, and of public tests errors are told.
+            groups = [public["visible"], hidden["tests"]]
+        runs = [
+            judging.submit(
+                program,
+                Asserts(statements, setup, dict(hidden["names"])),
+                tier=self.sandbox,
+                time_limit_s=TIME_LIMIT_S[self.formula],
+                total_limit_s=TOTAL_LIMIT_S,
+            )
+            for statements in groups
+        ]
+        return judging.then(judging.gather(runs), partial(self._score_runs, entry))
 
-    def _score_run(self, entry: str, result: RunResult) -> Score:
-        run = FunctionRun(self.helpers, entry, result)
-        return replace(self.reward_model(run), details={"run": run})
+    @property
+    def _tells_errors(self) -> bool:
+        return self.feedback == "level_feedback" and bool(self.wording.failed)
+
+    def _score_runs(self, entry: str, results: Sequence[RunResult]) -> Score:
+        run = FunctionRun(self.helpers, entry, judging.joined(results))
+        told = results[0].error if len(results) > 1 else ""
+        return replace(self.reward_model(run), details={"run": run, "error": told})
 
     def settle(self, state: CodeState, outcome: Attempt, score: Score) -> CodeState:
         run: FunctionRun = score.details["run"]
@@ -200,6 +215,7 @@ class FunctionTeam(CollabEnv):
                 state.task.public["examples"],
                 self.wording,
                 redefined=run.redefined(own),
+                error=score.details["error"],
             )
         return replace(state, told=told)
 

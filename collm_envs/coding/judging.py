@@ -6,7 +6,8 @@ judged, so environments stay picklable and cheap to clone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -61,3 +62,35 @@ def then(future: Future[S], function: Callable[[S], T]) -> Future[T]:
 
     future.add_done_callback(resolve)
     return chained
+
+
+def gather(futures: Sequence[Future[S]]) -> Future[list[S]]:
+    """A future of the results of several, in their order; the first exception among them is passed on.
+
+    It is resolved in the thread that resolves the last of them; see `then`.
+    """
+    waiting, lock = len(futures), threading.Lock()
+    last: Future[None] = Future()
+
+    def count(_: Future[S]) -> None:
+        nonlocal waiting
+        with lock:
+            waiting -= 1
+            is_last = not waiting
+        if is_last:
+            last.set_result(None)
+
+    for future in futures:
+        future.add_done_callback(count)
+    return then(last, lambda _: [future.result() for future in futures])
+
+
+def joined(results: Sequence[RunResult]) -> RunResult:
+    """Runs of one program with different tests, as one."""
+    return RunResult(
+        tests=tuple(test for result in results for test in result.tests),
+        facts=next((result.facts for result in results if result.facts), {}),
+        trust="judged" if all(result.trust == "judged" for result in results) else "inproc",
+        seconds=sum(result.seconds for result in results),
+        error=next((result.error for result in results if result.error), ""),
+    )

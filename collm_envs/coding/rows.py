@@ -18,6 +18,7 @@ from collm_envs.sandbox import Asserts
 from collm_envs.sandbox.plan import check_function, prompt_helpers
 from collm_envs.task import Row, RowFormat
 
+RESERVED = ("aux", "aux2", "aux3")
 Fields = tuple[dict[str, Any], dict[str, Any]]
 
 
@@ -152,6 +153,8 @@ def _fields(
     visible: int,
     reference: Mapping[str, str],
 ) -> Fields:
+    if entry in RESERVED:
+        raise DataError(f"task {row.get('task_id')!r}, field 'entry_point': {entry!r} is a helper's name")
     function = _definition(tree, entry, row, "prompt")
     shown = _shown(visible, len(tests.statements))
     arguments = [*function.args.posonlyargs, *function.args.args]

@@ -167,7 +167,7 @@ def class_tests(run: ClassRun) -> float:
 @component("duplicates", low=-DUPLICATES, high=0)
 def duplicates(run: ClassRun) -> float:
     """Minus the share of methods that more than one agent wrote."""
-    return -DUPLICATES * run.duplicated if run.parses else 0.0
+    return 0.0 - DUPLICATES * run.duplicated if run.parses else 0.0
 
 
 def class_metrics(run: ClassRun) -> dict[str, float]:
