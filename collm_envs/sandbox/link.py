@@ -48,7 +48,7 @@ def known_exception(module: Any, name: Any) -> type[Exception] | None:
     """An exception class of Python or of a module that the tests imported, by its name."""
     if type(module) is not str or type(name) is not str or module.partition(".")[0] in _PRIVATE:
         return None
-    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    found = getattr(sys.modules.get(module), "__dict__", {}).get(name)
     return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
