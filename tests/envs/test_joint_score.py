@@ -70,6 +70,13 @@ def test_examples_are_matched_to_their_tasks():
     assert swapped["success"] == 0
 
 
+def test_equal_replies_get_equal_scores():
+    env_id = "games/housebuild-v0"  # draws how hard its spiders bite
+    task = make(env_id).tasks[0].id
+    found = joint.JointScore().compute(predictions=[["", ""]] * 60, references=[task] * 60, env_id=env_id)
+    assert len(set(found["values"])) == 1
+
+
 def test_what_cannot_be_judged_is_named():
     names, replies, _ = played("debug/echo-v0", "oracle", tasks=2)
     metric = joint.JointScore()
