@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]  # [height, width, 3]
 Colour = tuple[int, int, int]
 
 CELL = 16  # side of a cell in pixels
-SKY: Colour = (224, 236, 246)
+SKY: Colour = (192, 214, 234)
 FRAME: Colour = (92, 104, 118)
 MISSING: Colour = (214, 40, 40)
 EXTRA: Colour = (230, 30, 160)

@@ -115,8 +115,8 @@ class StrBuild(Drawn):
       block; 0 without pairs.
     - `palettes` (release only) -0.25 for each of the two pairs of kinds of which one is not to be seen.
 
-    Metrics: `iou` covered / (target + extra); `adjacency` same / pairs; `dropped`, in all, by reason and by
-    agent; `lines_` by agent, those carried out.
+    Reported and not paid: `iou` covered / (target + extra); `adjacency` same / pairs; `dropped` lines in all, by
+    reason and by agent; `lines_` by agent, those carried out.
 
     Success: at least `success_at` (0.95) of the greatest score.
 

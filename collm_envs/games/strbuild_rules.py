@@ -239,5 +239,5 @@ def faults(build: Build, index: int, *, kept: bool) -> Faults:
         put = {(c.x, c.y): c.block for c in build.replies[index].commands if isinstance(c, SetBlock)}
         wrong = [(x, y, block) for x, y, block in mine if not wall[x, y] == put.get((x, y)) == block]
         own = {(x, y) for x, y, _ in mine}
-        extra = sorted((cell for cell, block in put.items() if block and cell not in own), key=reading_order)
+        extra = sorted((cell for cell in put if cell not in own), key=reading_order)
     return Faults(tuple(wrong), tuple(extra))

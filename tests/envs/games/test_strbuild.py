@@ -314,6 +314,26 @@ def test_perfect_feedback_leads_to_the_maximum_in_one_turn(num_agents):
             assert not env.agents
 
 
+def test_perfect_feedback_names_who_has_to_change_what():
+    """Shares: even cells, in reading order b4 a3 c3 b2, go to builders 0, 1, 0, 1; so do the odd a4 b3."""
+    task = shape("##..", "###.", ".#..", "....")
+    replies = ("b4 p c3 p a4 s d1 p", "a3 w b3 o b2 w b4 air")  # all right, but for d1 and b4
+    env = make(MINI, feedback="perfect_feedback", num_turns=2)
+    env.reset(seed=0, options={"task": task})
+    seen, *_ = env.step(dict(zip(env.possible_agents, replies, strict=True)))
+    assert seen == {
+        "builder_0": "turn 2 wrong b4 p extra d1",
+        "builder_1": "turn 2 wrong none extra b4",  # clearing another's cell spoils it, too
+    }
+    kept = make(MINI, feedback="perfect_feedback", num_turns=2, world="kept")
+    kept.reset(seed=0, options={"task": task})
+    seen, *_ = kept.step({"builder_0": "b4 p d4 p d1 p a1 s", "builder_1": "a3 w b4 o"})
+    assert seen == {  # strays in reading order: d4 a1 d1
+        "builder_0": "turn 2 wrong a4 s b4 p c3 p extra d4 d1",
+        "builder_1": "turn 2 wrong b3 o b2 w extra a1",
+    }
+
+
 def test_what_feedback_says():
     task = Task("l", {"string": "L"})
     replies = (
