@@ -16,6 +16,18 @@ MAX_CRASHES = 3  # processes that a program may bring down before its other test
 LOAD_FRAMES = 4  # ready, facts, loaded or broken, done
 
 
+MAX_MESSAGE = 300  # characters
+
+
+def _is(frame: list[Any], kind: str, *types: type) -> bool:
+    """Whether a frame is of a kind and has values of exactly these types: hostile until then."""
+    return (
+        frame[0] == kind
+        and len(frame) == 1 + len(types)
+        and all(map(lambda v, t: type(v) is t, frame[1:], types))
+    )
+
+
 class Infra(Exception):
     """The sandbox itself failed; the program is not to blame."""
 
@@ -94,9 +106,10 @@ class Run:
         self.seconds += max(report["seconds"] for report in heard.values())
         try:
             frames = {who: self._frames(report) for who, report in heard.items()}
-            if "program" in frames:
-                self._read_loading(frames["program"])
-            if self.error:
+            for who in frames:
+                if self._loads(who):
+                    self._read_loading(frames[who])
+            if self.error or not self.left:
                 pass
             elif self.mode == "calls":
                 self._read_answers(frames["program"], heard["program"]["end"])
@@ -118,22 +131,32 @@ class Run:
         for frame in frames:
             if not isinstance(frame, list) or len(frame) < 2 or frame[0] != self.nonce:
                 raise BadFrame("an answer without its number")
+            if type(frame[1]) is not str:
+                raise BadFrame("an answer of no known kind")
         return [frame[1:] for frame in frames[1:]]
 
     def _read_loading(self, frames: list[list[Any]]) -> None:
-        """Facts, and whether the program loaded; takes these frames off the list."""
-        end = self.heard["program"]["end"]
-        if frames and frames[0][0] == "facts":
+        """Facts, and whether the program loaded; takes these frames off the list.
+
+        Facts are the first frame of a child whose program has a recipe: the recipe runs before anything untrusted.
+        """
+        if self.program.get("prepare") and frames and _is(frames[0], "facts", dict):
             self.facts = frames.pop(0)[1]
-        kind = frames[0][0] if frames else ""
-        if kind == "loaded":
+        if frames and _is(frames[0], "loaded"):
             frames.pop(0)
-        elif kind == "broken":
+        elif frames and _is(frames[0], "broken", str, str):
             self.error = f"{frames[0][1]}: {frames[0][2]}"
-        elif end in ("timeout", "stopped"):
-            self._fill("timeout", "the program did not finish loading")
+        elif frames:
+            raise BadFrame("a program that neither loaded nor broke")
         else:
-            self.error = f"the program ended while it was loading ({end})"
+            (report,) = (self.heard[who] for who in ("program", "tests") if self._loads(who))
+            if report["end"] in ("timeout", "stopped"):
+                self._fill("timeout", "the program did not finish loading")
+            else:
+                self.error = f"the program ended while it was loading ({report['end']})"
+
+    def _loads(self, who: str) -> bool:
+        return who == ("tests" if self.mode == "inproc" else "program")
 
     def _read_answers(self, frames: list[list[Any]], end: str) -> None:
         """Outcomes of calls, each judged by what its test expects."""
@@ -151,38 +174,25 @@ class Run:
             self._stumble(end)
 
     def _judge(self, index: int, answer: list[Any]) -> tuple[str, str]:
-        kind, *rest = answer
-        if kind not in ("value", "raised", "opaque") or not rest or rest[0] != index:
+        if len(answer) < 2 or type(answer[1]) is not int or answer[1] != index:
             raise BadFrame("an answer to another question")
-        if kind == "value" and len(rest) == 2:
-            return verdict.judge(self.plan["expects"][index], rest[1])
-        if kind == "raised" and len(rest) == 3:
-            return "error", f"{rest[1]}: {rest[2]}"[:300]
-        if kind == "opaque" and len(rest) == 2:
-            return "fail", f"an object of type {rest[1]}"[:300]
+        if answer[0] == "value" and len(answer) == 3:
+            return verdict.judge(self.plan["expects"][index], answer[2])
+        if _is(answer, "raised", int, str, str):
+            return "error", f"{answer[2]}: {answer[3]}"[:MAX_MESSAGE]
         raise BadFrame("an answer of no known kind")
 
     def _read_verdicts(self, frames: list[list[Any]], end: str) -> None:
         """Outcomes that the bench reached (or, `inproc`, that the program's own process claims)."""
-        if self.mode == "inproc":
-            self._read_loading_inproc(frames)
         asked = set(self.left)
         for frame in frames:
-            if frame[0] == "test" and len(frame) == 4 and frame[1] in asked and frame[2] in verdict.STATUSES:
+            if _is(frame, "test", int, str, str) and frame[1] in asked and frame[2] in verdict.STATUSES:
                 asked.discard(frame[1])
-                self.outcomes[frame[1]] = (frame[2], str(frame[3]))
+                self.outcomes[frame[1]] = (frame[2], frame[3][:MAX_MESSAGE])
             elif frame != ["done"]:
                 raise BadFrame("an answer to no question")
         if self.left:
             self._stumble("never answered" if ["done"] in frames else end)
-
-    def _read_loading_inproc(self, frames: list[list[Any]]) -> None:
-        while frames and frames[0][0] in ("facts", "loaded", "broken"):
-            kind, *rest = frames.pop(0)
-            if kind == "facts":
-                self.facts = rest[0]
-            elif kind == "broken":
-                self.error = f"{rest[0]}: {rest[1]}"
 
     def _stumble(self, end: str) -> None:
         """The first test without an answer hung or brought its process down; the rest get another try."""
