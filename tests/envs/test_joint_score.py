@@ -8,6 +8,7 @@ import pytest
 
 from collm_envs import make
 from collm_envs.errors import InputError, SettingError
+from collm_envs.games.housebuild import HouseBuild
 
 coding = pytest.importorskip("collm_envs.metrics.coding")
 joint = pytest.importorskip("collm_envs.metrics.joint")
@@ -70,11 +71,14 @@ def test_examples_are_matched_to_their_tasks():
     assert swapped["success"] == 0
 
 
-def test_equal_replies_get_equal_scores():
-    env_id = "games/housebuild-v0"  # draws how hard its spiders bite
-    task = make(env_id).tasks[0].id
-    found = joint.JointScore().compute(predictions=[["", ""]] * 60, references=[task] * 60, env_id=env_id)
-    assert len(set(found["values"])) == 1
+def test_equal_replies_get_equal_scores(monkeypatch):
+    monkeypatch.setattr(HouseBuild, "spiders", 1)  # how hard it bites is drawn, 1 to 3
+    task, metric = make("games/housebuild-v0").tasks[0].id, joint.JointScore()
+    scores = set()
+    for _ in range(20):
+        columns = {"predictions": [["", ""]], "references": [task]}
+        scores.add(metric.compute(**columns, env_id="games/housebuild-v0")["score"])
+    assert len(scores) == 1
 
 
 def test_what_cannot_be_judged_is_named():
