@@ -161,8 +161,8 @@ class StrBuild(Drawn):
     misplaced: ClassVar[float] = 0.1
     feedback_texts: ClassVar[Mapping[str, str]] = {
         "position_feedback": (
-            "Turn {turn} of {turns}. Of {target} target cells {covered} were covered, and {strays} blocks stood "
-            "outside. All target cells as x y: {cells}. Take your part of them; neighbours need different blocks."
+            "Turn {turn} of {turns}. Covered: {covered} of {target} target cells; blocks outside them: {strays}. "
+            "All target cells as x y: {cells}. Take your part of them; neighbours need different blocks."
         ),
         "perfect_feedback": (
             "Turn {turn} of {turns}. Cells of your part that are wrong, with what belongs there: {wrong}. "

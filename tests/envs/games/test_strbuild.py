@@ -349,7 +349,7 @@ def test_what_feedback_says():
     # 2 of 9 covered, 1 of 25 extra, one pair, which is of two blocks
     assert seen["score_feedback"]["builder_1"] == "Turn 2 of 4. Last score 0.3844."
     position = seen["position_feedback"]["builder_0"]
-    assert position.startswith("Turn 2 of 4. Of 9 target cells 2 were covered, and 1 blocks stood outside.")
+    assert position.startswith("Turn 2 of 4. Covered: 2 of 9 target cells; blocks outside them: 1. ")
     assert "x y: 0 4, 0 3, 0 2, 0 1, 0 0, 1 0, 2 0, 3 0, 4 0. " in position
     # Even cells, in reading order, go to builders 0, 1, 0, 1, 0; odd ones to 1, 0, 1, 0.
     told = {agent: re.findall(r": ([^:]*?)\.", text) for agent, text in seen["perfect_feedback"].items()}
