@@ -43,7 +43,7 @@ MINI_ROOFS = {
     "ends": ("RRR", "AAA", "RRR"),
     "sides": ("RAR", "RAR", "RAR"),
 }
-MINI_FILLS, MINI_LINES = 4, 12  # most fills of either of two builders; lines of all builders together
+MINI_FILLS, MINI_LINES = 3, 12  # most fills of either of two builders; lines of all builders together
 
 Rows = list[dict[str, Any]]
 Layers = tuple[tuple[str, ...], ...]
@@ -165,7 +165,8 @@ def _fits(shape: Layers) -> bool:
     house = Blueprint(("air", "wall", "roof", "extra"), "AWRE", shape)
     for builders in range(1, 5):
         fills = [len(mine) for mine in plan(house, builders)]
-        fills[fills.index(min(fills))] += 1  # one of them attacks
-        if max(fills) > MINI_LINES // builders or (builders == 2 and max(fills) > MINI_FILLS + 1):
+        if builders == 2 and max(fills) > MINI_FILLS:
+            return False
+        if max(max(fills), min(fills) + 1) > MINI_LINES // builders:  # one of them attacks
             return False
     return True

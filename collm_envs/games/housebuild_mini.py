@@ -43,8 +43,8 @@ class HouseBuildMini(HouseBuild):
     (3072 train and 256 test houses, none in both), or a JSON file as there with at most 9 columns, and 26 rows in
     all layers together.
 
-    Scripted: `novice` writes one to four rectangles in reading order, cut where they exceed its limit, and
-    attacks half of the time; `oracle` carries out its share of the plan in at most 13 words for two builders.
+    Scripted: `novice` writes one to three rectangles in reading order, cut where they exceed its limit, and
+    attacks half of the time; `oracle` carries out its share of the plan in at most 10 words for two builders.
 
     Example:
         >>> from collm_envs import make

@@ -635,7 +635,7 @@ def test_small_replies_are_short():
     for index in range(0, 3072, 8):
         env.reset(seed=0, options={"task": index})
         for agent in env.agents:
-            for kind, words in (("novice", 13), ("oracle", 16)):
+            for kind, words in (("novice", 10), ("oracle", 10)):
                 assert len(env.scripted(kind, agent, rng).split()) <= words
 
 
