@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 
-_FENCE = re.compile(r"[ \t]*(?:[-*>]|\d+\.)?[ \t]*(```+|~~~+)[ \t]*([A-Za-z0-9_+.#-]*)[ \t]*(.*)")
+_FENCE = re.compile(
+    r"(?:(?:[-*>]|\d+\.)[ \t]*)?(```+|~~~+)[ \t]*([A-Za-z0-9_+.#-]*)[ \t]*(.*)"
+)  # of a line without margin
 _HEADER = re.compile(r"([ \t]*)(?:async[ \t]+)?def[ \t]+(\w+)[ \t]*\(")
-_CONTINUES = re.compile(r"[ \t]*[)\]}]")  # a bracket that closes at the margin: the block goes on
+_GOES_ON = (")", "]", "}", "#")  # how a line at the margin begins that does not end a block
 _RETURN = re.compile(r"\breturn\b[ \t]*\S|\byield\b")
 _FOREIGN = re.compile(
     r"(?i)(?:bash|sh|shell|console|text|txt|plaintext|output|json|yaml|java|javascript|js|c|cpp)$"
@@ -34,6 +36,7 @@ _OPENS = re.compile(
 _CLASS = re.compile(r"[ \t]*class[ \t]+\w+.*:[ \t]*(?:#|$)")
 _CODE_WORDS = ("def", "async", "class", "import", "from")
 _MAX_LINES = 20_000
+_MAX_MARGIN = 400  # columns; Python allows a hundred levels
 _ATTEMPTS = 64  # of the search by blocks in one reply
 _CHARS = 600_000  # that these may read
 _EXTENSIONS = 4
@@ -141,8 +144,8 @@ def clean(text: str) -> str:
 
 def _spaced(line: str) -> str:
     rest = line.lstrip(" \t\u00a0\u3000")
-    margin = line[: len(line) - len(rest)]
-    return margin.replace("\t", "    ").replace("\u00a0", " ").replace("\u3000", " ") + rest
+    margin = line[: len(line) - len(rest)].replace("\t", "    ").replace("\u00a0", " ").replace("\u3000", " ")
+    return margin[:_MAX_MARGIN] + rest
 
 
 def _without_thoughts(text: str) -> str:
@@ -174,13 +177,14 @@ def _segments(text: str) -> list[_Segment]:
         lines, first = [], next_line
 
     for number, line in enumerate(text.split("\n"), 1):
-        match = _FENCE.match(line)
+        line_text = line.lstrip()
+        match = _FENCE.match(line_text)
         if match is None or (fence and not match[1].startswith(fence)):
             lines.append(line)
             continue
         language, rest = match[2], match[3]
         if language in _CODE_WORDS:  # no language was named
-            language, rest = "", line[match.end(1) :].strip()
+            language, rest = "", line_text[match.end(1) :].strip()
         inline, mark, _ = rest.partition(match[1])
         if not fence and mark:  # a fence of one line
             close(number)
@@ -306,10 +310,10 @@ def _margin(line: str) -> int:
 
 
 def _end(lines: list[str], number: int, margin: int) -> int:
-    """The first line from `number` on that stands at the margin or left of it; blank and closing lines do not."""
+    """The line that ends a block: the first from `number` on at its margin or left of it (see `_GOES_ON`)."""
     while number < len(lines):
         line = lines[number]
-        if line.strip() and _margin(line) <= margin and not _CONTINUES.match(line):
+        if line.strip() and _margin(line) <= margin and not line.lstrip().startswith(_GOES_ON):
             break
         number += 1
     return number

@@ -29,9 +29,9 @@ from collm_envs.task import Row, RowFormat, Task, TaskSource, load_source, read_
 _PROMPTS = {
     "aux": (
         "{problem}\n\nYou solve the problem above together with a partner, each on your own. The partner writes "
-        "`{entry}` and may call helpers.{others} Your part: a helper function named `{own}` that does a useful share of "
-        "the work and returns its result. It cannot be seen by others, so let its arguments be easy to guess. "
-        "Reply with Python code only."
+        "`{entry}` and may call helpers.{others} Your part: a helper function named `{own}` that does a useful "
+        "share of the work and returns its result. It cannot be seen by others, so let its arguments be easy to "
+        "guess. Reply with Python code only."
     ),
     "main": (
         "{problem}\n\nYou solve the problem above together with partners, each on your own. Your part: "
