@@ -14,7 +14,7 @@ import numpy as np
 from collm_envs.coding import judging, scripted
 from collm_envs.coding.feedback import one_line
 from collm_envs.coding.functions import DATA, Attempt, CodeState
-from collm_envs.coding.rows import optional_strings, optional_text, parse_field
+from collm_envs.coding.rows import optional_strings, optional_text, parse_field, parsed
 from collm_envs.coding.rules import (
     CLASS_LIMIT_S,
     TIME_LIMIT_S,
@@ -73,21 +73,27 @@ def _shell(row: Row, name: str, written: Sequence[str]) -> tuple[ast.ClassDef, s
     """The class that methods are merged into, parsed and as text.
 
     That is the skeleton. A few skeletons of the data set are not Python (a quotation mark of print, an unclosed
-    string); there it is the reference with the bodies of the wanted methods taken out.
+    string); there it is the reference without the bodies of the wanted methods and without methods of its own.
     """
     try:
-        tree, source = ast.parse(row["skeleton"]), row["skeleton"]
+        tree, source = parsed(row["skeleton"]), row["skeleton"]
     except SyntaxError:
         tree = parse_field(row, "solution_code", optional_text(row, "solution_code"))
-        wanted = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name in written)
-        for node in wanted:
-            node.body = [ast.Pass()]
+        for shell in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            shell.body = [node for node in shell.body if _is_given(node, written)]
+            for node in (n for n in shell.body if isinstance(n, ast.FunctionDef) and n.name in written):
+                node.body = [ast.Pass()]
         source = ast.unparse(tree)
-        tree = ast.parse(source)
+        tree = parsed(source)
     found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     if not found:
         raise DataError(f"task {row.get('task_id')!r}, field 'skeleton': no class {name!r}")
     return found[-1], source
+
+
+def _is_given(node: ast.stmt, written: Sequence[str]) -> bool:
+    """Whether a member of a reference class belongs to its skeleton."""
+    return not isinstance(node, ast.FunctionDef) or node.name in written or node.name.startswith("__")
 
 
 def _test_imports(row: Row, imports: Sequence[str]) -> str:
@@ -351,7 +357,7 @@ def _solution(
     source: str, class_name: str, own: tuple[str, ...], assigned: frozenset[str], *, beside: bool
 ) -> str:
     """An agent's methods of a reference class; with `beside`, also what is nobody's."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     shell = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name][-1]
     members = [node for node in shell.body if isinstance(node, ast.FunctionDef)]
     kept = [node for node in members if node.name in own]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import numpy as np
 
 from collm_envs.coding import steps
 from collm_envs.coding.feedback import Wording
-from collm_envs.coding.functions import HELPERS, CodeState, FunctionTeam
+from collm_envs.coding.functions import HELPERS, MAIN_ROLE, SOLE_ROLE, CodeState, FunctionTeam
 from collm_envs.coding.rules import FunctionRun, all_passed
 from collm_envs.coding.steps import OPERATIONS, STEPS, Step
 from collm_envs.errors import DataError
@@ -77,7 +78,7 @@ class ComposeMini(FunctionTeam):
     `syntax` 0.5, `tests` at most 1, `own_work` 1; at most 4 with one helper. Each task has four asserts, which
     nearly always tell the two steps in order from a step done twice or left out.
 
-    Success: every test passes, main calls every helper, and it does work of its own. (The big ones ask for the
+    Success: every test passes, main uses every helper, and it does work of its own. (The big ones ask for the
     tests alone; here a main that does both steps itself has not solved the task.)
 
     Arguments: those of `CollabEnv`, with 2 turns by default; `visible_tests` and `sandbox` as there. `source`:
@@ -143,24 +144,26 @@ class ComposeMini(FunctionTeam):
         return train if split == "train" else test
 
     def success_rule(self) -> Callable[[Any, float, Mapping[str, float]], bool]:
-        """Every test passes, and main both calls the helpers and does work of its own."""
+        """Every test passes, and main both uses the helpers and does work of its own."""
         return _solved_together
 
     @classmethod
     def vocabulary(cls) -> list[str]:
-        """Every word and sign that prompts, feedback and scripted replies can hold, sorted."""
-        wording = cls.wording
-        names = " ".join((*HELPERS.values(), ENTRY))
-        fixed = [*cls.prompts.values(), *wording.level_names, *wording.__dict__.values(), names]
-        texts = " ".join(text for text in fixed if isinstance(text, str))
-        for gap in ("problem", "own", "name", "passed", "total", "level", "answer"):
-            texts = texts.replace(f"{{{gap}}}", " ")
-        code = (
-            " ".join(steps.written(step, "x") for step in STEPS) + " def aux(x): return aux(x) aux2(aux(x))"
-        )
-        roles = ("@coder_0", *(f"@{role}" for role in HELPERS), "@main_1")
+        """Every word, number and single sign that prompts, feedback and scripted replies can hold, sorted."""
+        wording = vars(cls.wording).values()
+        phrases = [
+            *cls.prompts.values(),
+            *cls.wording.level_names,
+            *(p for p in wording if isinstance(p, str)),
+        ]
+        shown = re.sub(r"\{\w*\}", " ", " ".join(phrases))
+        code = " ".join(steps.written(step, "x") for step in STEPS) + " def return :"
+        found = {*pieces(shown), *pieces(code), *HELPERS.values(), ENTRY, *OPERATIONS}
+        words = {piece for piece in found if piece.isalnum()}
+        signs = {sign for piece in found - words for sign in piece}
+        numbers = map(str, range(steps.GREATEST + 1))
         return sorted(
-            {*pieces(texts), *pieces(code), *OPERATIONS, *map(str, range(steps.GREATEST + 1)), *roles, "\n"}
+            {*words, *signs, *numbers, *(f"@{role}" for role in (*HELPERS, MAIN_ROLE, SOLE_ROLE)), "\n"}
         )
 
     def novice(self, state: CodeState, agent: str, rng: np.random.Generator) -> str:
@@ -219,4 +222,4 @@ def _mistaken(step: Step, rng: np.random.Generator) -> Step:
 
 
 def _solved_together(run: FunctionRun, total: float, parts: Mapping[str, float]) -> bool:
-    return all_passed(run.result) and run.works and all(map(run.called, run.helpers))
+    return all_passed(run.result) and run.works and all(map(run.used, run.helpers))

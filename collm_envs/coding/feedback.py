@@ -153,7 +153,7 @@ def _usage(run: FunctionRun, wording: Wording) -> Iterator[str]:
     for name in filter(run.defined, run.helpers):
         if not run.called(name):
             yield wording.unused.format(entry=run.entry, name=name)
-        elif run.state(name).get("thrown"):
+        elif not run.used(name):
             yield wording.dropped.format(entry=run.entry, name=name)
     if run.result.facts.get("thin"):
         yield wording.thin.format(entry=run.entry)

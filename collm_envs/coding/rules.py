@@ -48,6 +48,10 @@ class FunctionRun:
         """Whether a helper is there and main calls it."""
         return self.defined(name) and bool(self.state(name).get("called"))
 
+    def used(self, name: str) -> bool:
+        """Whether main calls a helper and keeps what it returns, at least once."""
+        return self.called(name) and not self.state(name).get("thrown")
+
     def redefined(self, own: Sequence[str]) -> list[str]:
         """Functions of partners that the agent who writes `own` defined too."""
         return [name for mine, name in self.result.facts.get("redefined", ()) if list(mine) == list(own)]
@@ -85,8 +89,7 @@ def tests(run: FunctionRun) -> float:
 
 def aux_used(run: FunctionRun) -> float:
     """0.5 for each helper that main calls, less 0.5 where it throws the result away; 0 unless a test passed."""
-    kept = (name for name in run.helpers if run.called(name) and not run.state(name).get("thrown"))
-    return USE * len(list(kept)) if run.result.passed else 0.0
+    return USE * sum(map(run.used, run.helpers)) if run.result.passed else 0.0
 
 
 def own_work(run: FunctionRun) -> float:

@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from collm_envs.coding import usage
+from collm_envs.coding.rows import parsed
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -54,12 +55,12 @@ def divide(entry: str, helpers: tuple[str, ...], reference: tuple[tuple[str, str
     """
     known = dict(reference)
     if "solution" in known:
-        tree = ast.parse(known["solution"])
+        tree = parsed(known["solution"])
         first, main = _divided(_last(tree, entry), helpers[0])
     else:
-        tree = ast.parse(known["aux"])
+        tree = parsed(known["aux"])
         first = _last(tree, "aux")
-        tree.body += (main_tree := ast.parse(known["main"])).body
+        tree.body += (main_tree := parsed(known["main"])).body
         main = _last(main_tree, entry)
     beside = [
         node for node in tree.body if not (isinstance(node, _FUNCTIONS) and node.name in (entry, first.name))
