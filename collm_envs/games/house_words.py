@@ -194,7 +194,8 @@ class Terse:
     """As few words as possible, each a token of the built-in model.
 
     A cell is a letter for its row and a digit for its column: `a1` is x = 0 in the first row of the lowest
-    layer, `b1` is behind it, and the next letters go on with the layer above. `a1 c2 s` fills from cell to cell.
+    layer, `b1` is behind it, and the next letters go on with the layer above. `a1 c2 s` fills from cell to cell,
+    `a1 s` one cell.
     """
 
     between = " "
@@ -210,10 +211,11 @@ class Terse:
 
     def commands(self, blueprint: Blueprint, fills: Iterable[Fill], *, kill: bool) -> str:
         depth = blueprint.box.size_z
-        words = [
-            f"{_cell(f.x1, f.y1, f.z1, depth)} {_cell(f.x2, f.y2, f.z2, depth)} {blueprint.letters[f.block]}"
-            for f in fills
-        ]
+        words = []
+        for f in fills:
+            # One cell is named once: then each cell stands once in a list of boxes, and copying is easy to learn.
+            corners = dict.fromkeys((_cell(*f[:3], depth), _cell(*f[3:6], depth)))
+            words += [*corners, blueprint.letters[f.block]]
         return " ".join([*words, "kill"] if kill else words)
 
     def task(self, brief: Brief) -> str:
@@ -251,7 +253,7 @@ class Terse:
 
 @dataclass(frozen=True)
 class CuboidGrammar:
-    """Triples of two cells and a block in one run of words, such as `a1 c2 s`, and the word `kill`.
+    """One or two cells and a block, such as `a1 s` and `a1 c2 s`, and `kill`, in one run of words.
 
     Attributes:
         depth: rows of a layer, after which the next letter is one layer up.
@@ -275,10 +277,10 @@ class CuboidGrammar:
             if word in ("kill", "/kill"):
                 malformed += len(cells)
                 found.append(("kill", (), ""))
-            elif len(cells) == 2:
-                found.append(("fill", (*cells[0], *cells[1]), word))
+            elif cells:
+                found.append(("fill", (*cells[0], *cells[-1]), word))
             else:
-                malformed += len(cells) + 1
+                malformed += 1
             cells = []
         return found, malformed + len(cells)
 

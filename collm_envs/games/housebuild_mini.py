@@ -33,9 +33,9 @@ class HouseBuildMini(HouseBuild):
     - `resource_schedule` the agent's accepted fills, what it has left, and a plan;
     - `perfect_feedback` the wrong rectangles of the agent's own share.
 
-    Actions: `a1 c2 s` fills from cell to cell with a block, named by its letter (x is air); `kill` attacks the
-    spider. Any number of both in one run of words; 12 commands a turn in all, split equally. Words that belong
-    to no command are dropped and counted.
+    Actions: `a1 c2 s` fills from cell to cell with a block, named by its letter (x is air), `a1 s` one cell;
+    `kill` attacks the spider. Any number of both in one run of words; 12 commands a turn in all, split equally.
+    Words that belong to no command are dropped and counted.
 
     Rewards: as `games/housebuild-v0`, under both formulas; one spider. Success likewise.
 
@@ -51,7 +51,7 @@ class HouseBuildMini(HouseBuild):
         >>> env = make("games/housebuild-mini-v0")
         >>> observations, _ = env.reset(seed=0, options={"task": 0})
         >>> observations["builder_0"]
-        'build a1 c1 p a3 c3 p c2 c2 p d1 e3 g have g 4 p 5 lines 6 spider 3 hp 5'
+        'build a1 c1 p a3 c3 p c2 p d1 e3 g have g 4 p 5 lines 6 spider 3 hp 5'
         >>> _, rewards, _, _, infos = env.step({"builder_0": "a1 c1 p d1 e2 g kill", "builder_1": "d1 e3 g"})
         >>> round(infos["builder_0"]["score"], 2), infos["builder_0"]["metrics"]["dropped_over_limit"]
         (1.08, 1.0)
