@@ -126,7 +126,11 @@ class RunConfig(Section):
     task_passes: float = setting(0.0, "training budget in passes over the tasks; 0: see joint_samples", low=0)
     out: str = setting("", "folder of the run; default runs/<env>-<algorithm>-s<seed>")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
-    threads: int = setting(0, "CPU threads of torch; 0 leaves torch's own choice", low=0)
+    threads: int = setting(
+        0,
+        "CPU threads of torch; 0: one where models have a few million parameters, else torch's choice",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ from collm_envs.errors import InputError
 from collm_envs.scripted import parse_kinds
 
 
+SMALL_MODEL = 5_000_000  # parameters; several threads only get in each other's way below
+
+
 @dataclass(frozen=True)
 class RunResult:
     """A finished run: where it lies, and what its `result.json` holds."""
@@ -133,8 +136,17 @@ class Experiment:
 
     def build_team(self) -> AgentTeam:
         """Load the agents' models, without a critic."""
-        config = self.config
-        return self._team(build_backbones(self.agent_base(), config.team, self.device, config.run.seed))
+        return self._team(self._backbones(self.agent_base()))
+
+    def _backbones(self, wanted: Mapping[str, tuple[str, str]]) -> dict[str, Backbone]:
+        """Load models, and choose torch's threads for them."""
+        backbones = build_backbones(wanted, self.config.team, self.device, self.config.run.seed)
+        bases = [backbone.module(backbone.members[0]) for backbone in backbones.values()]
+        largest = max(sum(weights.numel() for weights in base.parameters()) for base in bases)
+        small = torch.device(self.device).type == "cpu" and largest < SMALL_MODEL
+        if threads := self.config.run.threads or int(small):
+            torch.set_num_threads(threads)
+        return backbones
 
     def _team(self, backbones: Mapping[str, Backbone]) -> AgentTeam:
         agents = self.env.possible_agents
@@ -144,13 +156,11 @@ class Experiment:
 
     def build(self) -> _Built:
         """Load all models and make the learner."""
-        if self.config.run.threads:
-            torch.set_num_threads(self.config.run.threads)
         clash = set(self.agent_base()) & set(self.critic_base())
         if clash:
             raise SettingError(f"the agent name {clash.pop()!r} is taken by a critic; rename the role")
         wanted = {**self.agent_base(), **self.critic_base()}
-        backbones = build_backbones(wanted, self.config.team, self.device, self.config.run.seed)
+        backbones = self._backbones(wanted)
         agents = self.env.possible_agents
         team, critic = self._team(backbones), None
         if self.algorithm.view is not None and self.algorithm.owners is not None:
