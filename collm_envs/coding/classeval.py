@@ -118,6 +118,8 @@ def _bound(node: ast.AST) -> list[str]:
 
 def _method_names(row: Row) -> list[str]:
     infos = row.get("methods_info")
+    if isinstance(infos, Mapping):  # as columns
+        infos = [{"method_name": name} for name in infos.get("method_name", ())]
     names: list[Any] = [
         info.get("method_name") if isinstance(info, Mapping) else None
         for info in (infos if infos is not None else ())
@@ -167,53 +169,23 @@ class ClassState(CodeState):
     """As for functions: the class, and what each agent was told of the last turn."""
 
 
-@register("coding/classeval-v0")
-class ClassEval(CollabEnv):
-    """The methods of one class, written by several agents, are merged into its skeleton and tested.
+class ClassTeam(CollabEnv):
+    """The methods of a class, written by several agents. Subclasses are class data.
 
-    Observations: turn 0 shows the skeleton (header, constructor, and the documentation of each method) and the
-    names of the agent's own methods. Later turns tell, by `feedback`: `code_feedback` whether the own methods
-    were found and parse (line and column), which methods more than one agent wrote, how many tests passed and
-    the names of the first five that failed; `plain` only to write again.
+    Args:
+        num_turns: turn limit.
+        assignment: who writes which method, `params` or `balanced` (see `assign`).
+        sandbox: how well programs must be confined: `auto`, or the name of a tier.
+        settings: those of `CollabEnv`.
 
-    Actions: Python in any form that models write: methods on their own or in a class, fenced or bare. Of each
-    reply count the methods assigned to the agent (the last complete definition of each); another's are ignored.
-    New methods, functions and imports are kept where their names are free. With `num_agents=1`, `method_0`
-    writes the whole class.
-
-    Rewards: three parts in [-1, 6]; all 0 where the merged class does not parse.
-
-    - `methods` 2 valid / total: those that their agent wrote and that parse.
-    - `tests` 4 passed / total tests; 8 s for each (`formula="paper"`) or 10 s (`"release"`), 40 s for all.
-    - `duplicates` minus the share of methods that more than one agent wrote.
-
-    Success: every test passes. A method that nobody wrote stays empty, and a test may pass without it. The tests
-    run in the sandbox, apart from the class; `inproc` in the metrics is 1 where they could only run beside it.
-
-    Arguments: those of `CollabEnv`, with 2 turns by default; `assignment`: `params` (methods whose only
-    parameter is `self` go to `method_0`, the others in turn to the rest; an agent may have none) or `balanced`
-    (by the length of their descriptions); `sandbox` (`auto`): the confinement asked for. `source`: `builtin`
-    (classes of the project's own), `hub` (`FudanSELab/ClassEval`, `split="test"`), or a file with its fields.
-
-    Scripted: `novice` writes headers with a constant or an argument behind them; `oracle` its methods of the
-    reference class, which reaches the greatest score.
-
-    Example:
-        >>> from collm_envs import make
-        >>> env = make("coding/classeval-v0", num_agents=2, assignment="balanced")
-        >>> _ = env.reset(seed=0, options={"task": 0})
-        >>> name = env.methods_of(env.task)["method_0"][0]
-        >>> reply = f"def {name}(self): return None"
-        >>> _, _, _, _, infos = env.step({"method_0": reply, "method_1": reply})
-        >>> infos["method_0"]["reward_parts"]["duplicates"] == -1 / len(env.task.public["methods"])
-        True
-
-    Version history: v0.
+    Attributes:
+        instructions: the prompt; `{skeleton}` and `{methods}` are replaced.
+        alone: the prompt of a single agent.
+        idle: the prompt of an agent without methods.
     """
 
     agent_counts = tuple(range(1, 9))
     feedback_modes = ("code_feedback", "plain")
-    hub_dataset = "FudanSELab/ClassEval"
     row_formats = (
         RowFormat({"task_id": str, "class_name": str, "skeleton": str, "test": str}, class_row, "task_id"),
     )
@@ -350,6 +322,53 @@ class ClassEval(CollabEnv):
         assigned = frozenset(method for methods in dealt.values() for method in methods)
         first = agent == self.possible_agents[0]
         return _solution(solution, name, tuple(dealt[agent]), assigned, beside=first)
+
+
+@register("coding/classeval-v0")
+class ClassEval(ClassTeam):
+    """The methods of one class, written by several agents, are merged into its skeleton and tested.
+
+    Observations: turn 0 shows the skeleton (header, constructor, and the documentation of each method) and the
+    names of the agent's own methods. Later turns tell, by `feedback`: `code_feedback` whether the own methods
+    were found and parse (line and column), which methods more than one agent wrote, how many tests passed and
+    the names of the first five that failed; `plain` only to write again.
+
+    Actions: Python in any form that models write: methods on their own or in a class, fenced or bare. Of each
+    reply count the methods assigned to the agent (the last complete definition of each); another's are ignored.
+    New methods, functions and imports are kept where their names are free. With `num_agents=1`, `method_0`
+    writes the whole class.
+
+    Rewards: three parts in [-1, 6]; all 0 where the merged class does not parse.
+
+    - `methods` 2 valid / total: those that their agent wrote and that parse.
+    - `tests` 4 passed / total tests; 8 s for each (`formula="paper"`) or 10 s (`"release"`), 40 s for all.
+    - `duplicates` minus the share of methods that more than one agent wrote.
+
+    Success: every test passes. A method that nobody wrote stays empty, and a test may pass without it. The tests
+    run in the sandbox, apart from the class; `inproc` in the metrics is 1 where they could only run beside it.
+
+    Arguments: those of `CollabEnv`, with 2 turns by default; `assignment`: `params` (methods whose only
+    parameter is `self` go to `method_0`, the others in turn to the rest; an agent may have none) or `balanced`
+    (by the length of their descriptions); `sandbox` (`auto`): the confinement asked for. `source`: `builtin`
+    (classes of the project's own), `hub` (`FudanSELab/ClassEval`, `split="test"`), or a file with its fields.
+
+    Scripted: `novice` writes headers with a constant or an argument behind them; `oracle` its methods of the
+    reference class, which reaches the greatest score.
+
+    Example:
+        >>> from collm_envs import make
+        >>> env = make("coding/classeval-v0", num_agents=2, assignment="balanced")
+        >>> _ = env.reset(seed=0, options={"task": 0})
+        >>> name = env.methods_of(env.task)["method_0"][0]
+        >>> reply = f"def {name}(self): return None"
+        >>> _, _, _, _, infos = env.step({"method_0": reply, "method_1": reply})
+        >>> infos["method_0"]["reward_parts"]["duplicates"] == -1 / len(env.task.public["methods"])
+        True
+
+    Version history: v0.
+    """
+
+    hub_dataset = "FudanSELab/ClassEval"
 
 
 @lru_cache(maxsize=1024)

@@ -52,18 +52,20 @@ MAIN_ROLE, SOLE_ROLE = "main_1", "coder_0"
 
 @dataclass(frozen=True)
 class CodeState:
-    """The problem, and what each agent was told of the last turn (nothing before any)."""
+    """The problem, what each agent was told of the last turn (nothing before any), and the turns played."""
 
     task: Task
     told: Mapping[str, str] = field(default_factory=dict)
+    turn: int = 0
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The replies of a turn by agent, to be judged."""
+    """The replies of a turn by agent, to be judged; `last` where no agent will be told of it."""
 
     task: Task
     replies: Mapping[str, str]
+    last: bool = False
 
 
 class FunctionTeam(CollabEnv):
@@ -162,7 +164,9 @@ class FunctionTeam(CollabEnv):
         return text
 
     def advance(self, state: CodeState, actions: Mapping[str, str]) -> tuple[CodeState, Attempt]:
-        return state, Attempt(state.task, {agent: actions[agent] for agent in self.possible_agents})
+        turn = state.turn + 1
+        replies = {agent: actions[agent] for agent in self.possible_agents}
+        return replace(state, turn=turn), Attempt(state.task, replies, last=turn >= self.num_turns)
 
     def judge(self, outcome: Attempt) -> Future[Score]:
         """Assemble and test the replies in the sandbox; the score comes from its client's thread."""
@@ -179,7 +183,7 @@ class FunctionTeam(CollabEnv):
         )
         setup = "\n".join(filter(None, (public["given"], hidden["setup"])))
         groups = [(*public["visible"], *hidden["tests"])]
-        if self._tells_errors and public["visible"]:
+        if self._tells_errors and public["visible"] and not outcome.last:
             # Apart: a program may put whatever it has seen into an error, and of public tests errors are told.
             groups = [public["visible"], hidden["tests"]]
         runs = [

@@ -91,9 +91,7 @@ class HumanEvalRow:
         entry, prompt = row["entry_point"], row["prompt"]
         tests = _checks(row["test"], entry, str(row.get("task_id")))
         body = optional_text(row, "canonical_solution")
-        # A prompt ends inside the function's body; `pass` makes it whole.
-        head = parse_field(row, "prompt", prompt.rstrip() + "\n    pass\n")
-        given = prompt_helpers(prompt.rstrip() + "\n    pass\n", entry)
+        head, given = _read_prompt(prompt, entry)
         reference = {"solution": prompt + body} if body.strip() else {}
         return _fields(row, prompt, entry, head, given, tests, self.visible, reference)
 
@@ -108,8 +106,7 @@ class OwnRow:
         """Public and hidden fields of a row."""
         entry, prompt = row["entry_point"], row["prompt"]
         tests = Asserts(tuple(row["tests"]), optional_text(row, "test_setup"))
-        head = parse_field(row, "prompt", prompt.rstrip() + "\n    pass\n")
-        given = prompt_helpers(prompt.rstrip() + "\n    pass\n", entry)
+        head, given = _read_prompt(prompt, entry)
         reference = {name: optional_text(row, name) for name in ("aux", "main")}
         return _fields(
             row, prompt, entry, head, given, tests, self.visible, reference if all(reference.values()) else {}
@@ -151,11 +148,25 @@ def _checks(source: str, entry: str, task: str) -> Asserts:
         raise DataError(f"task {task!r}, field 'test': {error}") from None
 
 
+def _read_prompt(prompt: str, entry: str) -> tuple[ast.Module | None, str]:
+    """A prompt's syntax tree, and what it gives beside the function to be written: imports and helpers.
+
+    A prompt that is no Python is plain text: it has no tree, and gives the imports that stand in it as lines.
+    """
+    # A prompt ends inside the function's body; `pass` makes it whole.
+    source = prompt.rstrip() + "\n    pass\n"
+    try:
+        return parsed(source), prompt_helpers(source, entry)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        lines = re.findall(r"^(?:import [\w.]+|from [\w.]+ import \w+)(?: as \w+)?$", prompt, re.MULTILINE)
+        return None, "\n".join(lines)
+
+
 def _fields(
     row: Row,
     prompt: str,
     entry: str,
-    tree: ast.Module,
+    tree: ast.Module | None,
     given: str,
     tests: Asserts,
     visible: int,
@@ -163,9 +174,9 @@ def _fields(
 ) -> Fields:
     if entry in RESERVED:
         raise DataError(f"task {row.get('task_id')!r}, field 'entry_point': {entry!r} is a helper's name")
-    function = _definition(tree, entry, row, "prompt")
+    own = _definition(tree, entry, row, "prompt").args if tree else None
     shown = _shown(visible, len(tests.statements))
-    arguments = [*function.args.posonlyargs, *function.args.args]
+    arguments = [*own.posonlyargs, *own.args] if own else []
     public = {
         "prompt": prompt,
         "entry_point": entry,

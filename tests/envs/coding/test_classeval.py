@@ -129,6 +129,14 @@ def test_a_broken_row_is_one_line_that_names_it(fields, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_methods_may_come_as_columns(tmp_path):
+    columns = {"method_name": ["count", "fill", "unit"]}
+    tasks = [
+        make(ID, source=saved(tmp_path, **f), split="all").tasks[0] for f in ({}, {"methods_info": columns})
+    ]
+    assert tasks[0] == tasks[1]
+
+
 def test_an_unknown_assignment_is_an_error():
     with pytest.raises(SettingError, match="assignment='equal'"):
         make(ID, assignment="equal")

@@ -95,11 +95,25 @@ def test_an_mbpp_row(tmp_path):
     assert tasks[0].id == "5"
 
 
+def test_a_prompt_of_plain_text(tmp_path):
+    prompt = "import math\nfrom typing import List\nPlease write f, it's easy:\nimport is a word."
+    row = changed(
+        HUMANEVAL, prompt=prompt, canonical_solution=..., test=HUMANEVAL["test"].replace("g(7)", "7")
+    )
+    env = make(IDS[1], source=saved(tmp_path, row), split="all")
+    assert env.tasks[0].public["given"] == "import math\nfrom typing import List"
+    env.reset(options={"task": 0})
+    *_, infos = env.step({"aux_0": "def aux(x): return x", "main_1": "def f(x: List): return aux(x) * 2"})
+    assert infos["aux_0"]["score"] == pytest.approx(4)
+    env.reset(options={"task": 0})
+    *_, infos = env.step({a: env.scripted("novice", a, np.random.default_rng(0)) for a in env.agents})
+    assert not infos["aux_0"]["success"]
+
+
 BROKEN_ROWS = [
     (changed(HUMANEVAL, test="x = 1"), "'H/1'.*'test'"),
     (changed(HUMANEVAL, test="def check(c):\n  assert ("), "'test'"),
     (changed(HUMANEVAL, test="def check(candidate):\n    pass\n"), "'test'"),
-    (changed(HUMANEVAL, prompt="def f(x:"), "'prompt'.*not Python"),
     (changed(HUMANEVAL, entry_point="h"), "no function 'h'"),
     (changed(HUMANEVAL, entry_point="aux", prompt="def aux(x):\n    '''T.'''\n"), "helper's name"),
     (changed(HUMANEVAL, canonical_solution=3), "'canonical_solution'.*expected str"),
@@ -330,6 +344,28 @@ def test_no_observation_holds_hidden_text(mode, visible, count, plays):
             )
             texts += observations.values()
     assert not any("zqxj" in text or "44444" in text for text in texts)
+
+
+def test_tests_run_in_one_go_where_nobody_is_told(monkeypatch):
+    runs = []
+
+    def counted(program, tests, **limits):
+        runs.append(len(tests.statements))
+        return submit(program, tests, **limits)
+
+    submit = judging.submit
+    monkeypatch.setattr(judging, "submit", counted)
+    for settings_, expected in (
+        ({}, [1, 2, 3]),
+        ({"feedback": "passed"}, [3, 3]),
+        ({"num_turns": 1}, [3]),
+    ):
+        runs.clear()
+        env = make(IDS[0], **settings_)
+        env.reset(options={"task": TASK})
+        while env.agents:
+            env.step(dict.fromkeys(env.agents, AUX))
+        assert runs == expected
 
 
 def test_the_spy_would_be_seen_without_the_separate_run(monkeypatch):
