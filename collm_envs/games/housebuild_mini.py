@@ -63,7 +63,7 @@ class HouseBuildMini(HouseBuild):
     lines: ClassVar[int] = house_shapes.MINI_LINES
     spiders: ClassVar[int] = 1
     shown: ClassVar[int] = 6
-    novice_fills: ClassVar[tuple[float, float]] = (0.2, 0.6)
+    novice_fills: ClassVar[tuple[float, float]] = (0.3, 0.6)
     novice_most: ClassVar[int] = house_shapes.MINI_FILLS
 
     def builtin_rows(self, split: str) -> Sequence[Row]:
