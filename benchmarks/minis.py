@@ -1,7 +1,7 @@
 """Every algorithm on every form of a mini environment: schedules, horizons, worlds.
 
-`python -m benchmarks.minis games --out FILE` runs `examples/compare_seeds.py` once per form and gathers the gains in
-one table: the way from the start to the oracle that training covered, on held-out tasks, sampled. A form whose
+`python -m benchmarks.minis games --out FILE` runs `examples/compare_seeds.py` once per form and gathers the gains
+in one table: the way from the start to the oracle that training covered, on held-out tasks, sampled. A form whose
 file is there already is not run again, so a long grid can be stopped and gone on with.
 """
 
