@@ -158,6 +158,8 @@ class Sandbox:
         Returns:
             A future; `SandboxError` from it means that the sandbox failed, not the program.
         """
+        if self._owner != os.getpid():  # nobody listens here, and the socket is the parent's
+            raise SandboxError("the sandbox belongs to the process this one was forked from; see `shared`")
         chosen = plan(tests)
         body = {
             "program": {"code": program.code, "prepare": program.prepare, "payload": dict(program.payload)},
@@ -258,6 +260,7 @@ class Sandbox:
             "listable": listable,
             "path": path,
             "folder": self._folder,
+            "trainer": os.getpid(),
         }
 
     def _bury(self) -> None:

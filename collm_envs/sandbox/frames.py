@@ -79,6 +79,12 @@ class Reader:
         """Add what was read."""
         self._buffer += data
 
+    def wanting(self) -> int:
+        """Bytes until the next frame is whole, or until its length is known."""
+        have = len(self._buffer)
+        end = HEADER.size if have < HEADER.size else HEADER.size + HEADER.unpack_from(self._buffer)[0]
+        return max(end - have, 1)
+
     def pop(self) -> bytes | None:
         """The next body, or None while it is incomplete.
 

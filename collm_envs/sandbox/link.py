@@ -269,9 +269,16 @@ class Link:
 
 
 def _public(target: Any, name: Any) -> Any:
-    """An attribute of a test double that the program may see."""
+    """An attribute of a test double that the program may see.
+
+    What a double has of `unittest`, such as `configure_mock`, is the tests': with it, a program could make the
+    double agree to everything.
+    """
     if type(name) is not str or name.startswith("_") or not _is_double(target):
         raise AttributeError(name)
+    for kind in type(target).__mro__:
+        if kind.__module__.partition(".")[0] == "unittest" and name in vars(kind):
+            raise AttributeError(name)
     return getattr(target, name)
 
 

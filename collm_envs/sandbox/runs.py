@@ -17,6 +17,9 @@ LOAD_FRAMES = 4  # ready, facts, loaded or broken, done
 
 
 MAX_MESSAGE = 300  # characters
+START_S = (
+    0.25  # what must be left for another attempt: a process without time to start looks like a fault of ours
+)
 
 
 def _is(frame: list[Any], kind: str, *types: type) -> bool:
@@ -207,6 +210,8 @@ class Run:
             self.outcomes[at] = ("error", f"the process ended ({end})")
             if self.crashes >= MAX_CRASHES:
                 self._fill("error", "not run after so many crashes")
+        if self.total_s - self.seconds < START_S:
+            self._fill("timeout", "not run: the time for all tests was over")
 
     def _fill(self, status: str, message: str) -> None:
         for index in self.left:
@@ -216,9 +221,16 @@ class Run:
         """What the trainer is told."""
         return {
             "id": self.id,
-            "outcomes": self.outcomes,
+            "outcomes": [(status, _line(message)) for status, message in filter(None, self.outcomes)],
             "facts": self.facts,
             "trust": "inproc" if self.mode == "inproc" else "judged",
             "seconds": self.seconds,
-            "error": self.error,
+            "error": _line(self.error),
         }
+
+
+def _line(text: str) -> str:
+    """Text that a program may have made as one line without control characters."""
+    words = " ".join(text.split())[:MAX_MESSAGE]
+    shown = "".join(part if part.isprintable() else ascii(part)[1:-1] for part in words)
+    return shown[:MAX_MESSAGE]

@@ -29,6 +29,7 @@ from collm_envs.sandbox.scratch import remove_folder
 DEPTH = 2  # programs that a slot holds: one running, one waiting, so that it never idles between two
 RUNS_PER_SLOT = 1000
 GRACE_S = 2.0  # what a slot gets to end by itself
+ORPHANED_S = 1.0  # how long the trainer's death may go unnoticed
 GROWTH_MB = 64.0  # a worker that has grown by more is replaced
 
 
@@ -106,7 +107,7 @@ class Supervisor:
     Args:
         trainer: socket to the trainer.
         reader: what has been read from it already.
-        config: `tier`, `workers`, `readable`, `listable`, `limits`, `path`, `preload`.
+        config: `tier`, `workers`, `readable`, `listable`, `limits`, `path`, `preload`, `folder`, `trainer` (a pid).
     """
 
     def __init__(self, trainer: socket.socket, reader: Reader, config: dict[str, Any]) -> None:
@@ -127,10 +128,12 @@ class Supervisor:
                 self._open_slot(number)
             self._take(self.trainer.arrived())
             while not self.over:
-                for key, events in self.selector.select():
+                for key, events in self.selector.select(ORPHANED_S):
                     key.data(events)
                     if self.over:
                         return
+                if os.getppid() != self.config["trainer"]:  # a forked copy of it may still hold the socket
+                    return
         finally:
             self._close()
 

@@ -14,6 +14,7 @@ import resource
 import select
 import signal
 import socket
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +47,7 @@ class Worker:
         self.reader = Reader(MAX_FRAME)
         self.jobs: deque[Job] = deque()
         self.stopped: set[int] = set()
-        os.environ["HOME"] = os.environ["TMPDIR"] = walls.scratch
+        os.environ["HOME"] = os.environ["TMPDIR"] = tempfile.tempdir = walls.scratch
         gc.collect()
         gc.freeze()  # what exists now is shared with every child: collections there leave it alone
 
@@ -54,8 +55,10 @@ class Worker:
         """Do jobs until the supervisor goes."""
         try:
             while True:
-                while not self.jobs:
-                    self.take(os.read(self.fd, 65536))
+                while (
+                    not self.jobs
+                ):  # read no further: a program must not find the one behind it in its memory
+                    self.take(os.read(self.fd, min(self.reader.wanting(), 65536)))
                 job = self.jobs.popleft()
                 report = self.do(job)
                 send(self.fd, {**report, "id": job["id"], "rss": _peak_mb()})
@@ -133,6 +136,7 @@ class Worker:
             null = os.open(os.devnull, os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(null, standard)
+            self.jobs.clear()
             confine_child(self.walls, self.limits, cpu_s, keep=(out, *keep))
             os.write(out, ready)
             act(out)
