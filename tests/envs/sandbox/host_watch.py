@@ -54,7 +54,9 @@ def strays():
         return pid in table and (MARK in table[pid][3] or table[pid][2] in SLOT_UIDS)
 
     found = []
-    for pid in filter(sandboxed, table):
+    for pid in (
+        pid for pid in table if sandboxed(pid) and table[pid][1] != "Z"
+    ):  # the dead are for init to bury
         top = pid
         while sandboxed(table[top][0]):
             top = table[top][0]
