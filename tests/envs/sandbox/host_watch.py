@@ -136,7 +136,7 @@ class Host:
         self.clear()
 
     def _state(self):
-        state = {}
+        state = {str(path): "there" for path in self._new_files()}
         for path in self.files:
             info = path.lstat() if os.path.lexists(path) else None
             content = path.read_bytes() if info and stat.S_ISREG(info.st_mode) else None
@@ -148,7 +148,6 @@ class Host:
                 info.st_mtime_ns,
                 tuple(os.listxattr(path)),
             )
-        state |= {str(path): "there" for path in self._new_files()}
         return state
 
     def _new_files(self):
