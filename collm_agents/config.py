@@ -363,16 +363,25 @@ def resolve_tuning(tuning: str, model: str) -> str:
 _DEFAULTS = {"builtin": (40, 5e-4, 1e-3), "lora": (256, 5e-5, 3e-5), "full": (256, 5e-6, 3e-6)}
 
 
-def resolved(config: Config) -> Config:
-    """The config with what depends on the models filled in; this is what a run saves.
+SPARE_TOKENS = 4  # beyond the longest useful reply, so that its end is the agent's choice
+
+
+def resolved(config: Config, reply_words: int | None = None) -> Config:
+    """The config with what depends on models and environment filled in; this is what a run saves.
 
     Teams of several bases take the most careful defaults among them.
+
+    Args:
+        config: as it was written.
+        reply_words: words of the environment's longest useful reply; the built-in model has a token for each.
     """
     team = config.team
     bases = [(own.model or team.model, own.tuning or team.tuning) for own in team.agents.values()]
     bases.append((team.model, team.tuning))
     kinds = [model if model == "builtin" else resolve_tuning(tuning, model) for model, tuning in bases]
     tokens, lr, critic_lr = _DEFAULTS[max(kinds, key=list(_DEFAULTS).index)]
+    if reply_words and set(kinds) == {"builtin"}:
+        tokens = min(tokens, reply_words + SPARE_TOKENS)
     sampling = dataclasses.replace(team.sampling, max_new_tokens=team.sampling.max_new_tokens or tokens)
     learner = dataclasses.replace(
         config.learner, lr=config.learner.lr or lr, critic_lr=config.learner.critic_lr or critic_lr

@@ -35,7 +35,6 @@ from collm_envs import CollabEnv, SettingError, VecEnv, make
 from collm_envs.errors import InputError
 from collm_envs.scripted import parse_kinds
 
-
 SMALL_MODEL = 5_000_000  # parameters; several threads only get in each other's way below
 
 
@@ -65,10 +64,10 @@ class Experiment:
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config = resolved(config)
+        self.env: CollabEnv = make(config.env_id, **config.env_kwargs)
+        self.config = config = resolved(config, self.env.reply_words)
         self.algorithm: AlgorithmSpec = find_algorithm(config.algorithm_name)
         self.estimator: Estimator = build_estimator(config.algorithm)
-        self.env: CollabEnv = make(config.env_id, **config.env_kwargs)
         schedule = self.env.schedule
         if schedule.resolved == "delta" and schedule.gamma != self.estimator.gamma:
             raise SettingError(

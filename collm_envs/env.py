@@ -77,6 +77,8 @@ class CollabEnv(TaskHooks, ParallelEnv[str, str, str]):
     row_formats: ClassVar[Sequence[RowFormat]] = ()
     builtin_splits: ClassVar[Sequence[str]] = ("train", "test")
     hub_dataset: ClassVar[str | None] = None
+    reply_words: int | None = None
+    """Words of the longest reply that can be of use, where it is short: trainers may limit replies by it."""
 
     def __init__(
         self,

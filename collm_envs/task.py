@@ -256,7 +256,8 @@ def _to_task(row: Row, index: int, layout: RowFormat, label: str, ids: str) -> T
             raise DataError(f"{where}, field {column!r}: missing")
         value = row[column]
         if not _has_kind(value, kind):
-            wanted = {list: "a list of strings", dict: "an object"}.get(kind, kind.__name__)
+            told: dict[type, str] = {list: "a list of strings", dict: "an object"}
+            wanted = told.get(kind, kind.__name__)
             raise DataError(f"{where}, field {column!r}: expected {wanted}, found {type(value).__name__}")
         if kind in (str, list) and not "".join(value).strip():
             raise DataError(f"{where}, field {column!r}: empty")

@@ -1,14 +1,15 @@
-"""Write the pages that can be read off the code: `settings.md` and `environments/*.md`.
+"""Write the pages that can be read off the code: `settings.md`, `environments/*.md` and the pictures of games.
 
 For whoever changes a setting or an environment. `python docs/generate.py` writes the pages,
-`python docs/generate.py --check` exits 1 and names the ones that are stale. Needs no torch. Nothing is worded
-here that stands in the code: settings come from their declarations, environments from their docstrings.
+`python docs/generate.py --check` exits 1 and names the ones that are stale. Needs Pillow, but no torch. Nothing is
+worded here that stands in the code: settings come from their declarations, environments from their docstrings.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))  # the checkout the pages belong to, installed or not
@@ -28,11 +30,13 @@ from collm_agents.explain import Explained, explain  # noqa: E402
 from collm_agents.overrides import ALIASES, list_presets  # noqa: E402
 from collm_envs import CollabEnv, EnvSpec, list_envs, make, play_scripted  # noqa: E402
 from collm_envs.env import FORMULAS  # noqa: E402
+from collm_envs.render import scripted_frames  # noqa: E402
 from collm_envs.reward import SCHEDULES  # noqa: E402
 
 COMMAND = "python docs/generate.py"
 MARK = f"<!-- Written by `{COMMAND}`; change the code, not this page. -->"
 SEED, SPLIT = 0, "test"
+PICTURED = 3  # the task whose picture is shown
 SCORES = "environments/scores.json"
 SECTIONS = ("Observations", "Actions", "Rewards", "Success", "Arguments", "Scripted", "Version history")
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -43,18 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
     args = parser.parse_args(arguments)
-    wanted = pages()
+    wanted, drawn = pages(), pictures()
     left_over = {
         path.relative_to(DOCS).as_posix() for path in (DOCS / "environments").glob("*") if path.is_file()
     } - wanted.keys()
     if args.check:
         stale = sorted(name for name, text in wanted.items() if not _same(DOCS / name, text))
+        stale += sorted(name for name, frame in drawn.items() if not _same_picture(DOCS / name, frame))
         for name in [*stale, *sorted(left_over)]:
             print(f"stale: docs/{name}; run {COMMAND}", file=sys.stderr)  # noqa: T201
         return 1 if stale or left_over else 0
     for name, text in wanted.items():
         (DOCS / name).parent.mkdir(exist_ok=True)
         (DOCS / name).write_text(text, encoding="utf-8")
+    for name, frame in drawn.items():
+        Image.fromarray(frame).save(DOCS / name, optimize=True)
     for name in left_over:
         (DOCS / name).unlink()
     return 0
@@ -64,9 +71,39 @@ def _same(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
+def _same_picture(path: Path, frame: np.ndarray) -> bool:
+    return path.is_file() and np.array_equal(np.asarray(Image.open(path)), frame)
+
+
+def own_envs() -> list[EnvSpec]:
+    """The environments of this project."""
+    return [spec for spec in list_envs() if spec.env_class.__module__.startswith("collm_envs.")]
+
+
+def pictures() -> dict[str, np.ndarray]:
+    """Pictures by path under `docs/`: the end of an episode that an oracle and a novice play together."""
+    found = {}
+    for spec in own_envs():
+        if "-sparse-" not in spec.id and draws(spec):
+            env = make(spec.id, split=SPLIT)
+            kinds = dict(zip(env.possible_agents, itertools.cycle(("oracle", "novice")), strict=False))
+            found[picture_name(spec.id)] = scripted_frames(env, kinds, env.tasks[PICTURED], seed=SEED)[-1]
+    return found
+
+
+def draws(spec: EnvSpec) -> bool:
+    """Whether an environment renders to arrays."""
+    return "rgb_array" in spec.env_class.metadata["render_modes"]
+
+
+def picture_name(id: str) -> str:
+    """Path of an environment's picture under `docs/`."""
+    return f"images/{id.replace('/', '-')}.png"
+
+
 def pages() -> dict[str, str]:
     """Text by path under `docs/`."""
-    specs = [spec for spec in list_envs() if spec.env_class.__module__.startswith("collm_envs.")]
+    specs = own_envs()
     base = [spec for spec in specs if "-sparse-" not in spec.id]
     scores = {spec.id: scripted_scores(spec.id) for spec in base}
     found = {
@@ -197,6 +234,7 @@ def env_page(spec: EnvSpec, twins: Sequence[str], scores: dict[str, dict[str, fl
     parts = [
         MARK,
         f"# `{spec.id}`",
+        *([f"![an oracle and a novice together](../{picture_name(spec.id)})"] if draws(spec) else []),
         docstring_markdown(inspect.getdoc(cls) or ""),
         "## Ids",
         "\n".join(f"- `{id}`" for id in (spec.id, *twins)),

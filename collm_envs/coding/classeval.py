@@ -261,6 +261,7 @@ class ClassTeam(CollabEnv):
         future = judging.submit(
             program,
             UnitTests(outcome.task.hidden["test"], outcome.task.hidden["setup"]),
+            given="\n".join(public["imports"]),
             tier=self.sandbox,
             time_limit_s=TIME_LIMIT_S[self.formula],
             total_limit_s=CLASS_LIMIT_S,

@@ -147,6 +147,11 @@ class ComposeMini(FunctionTeam):
         """Every test passes, and main both uses the helpers and does work of its own."""
         return _solved_together
 
+    @property
+    def reply_words(self) -> int:  # type: ignore[override]
+        """Sixteen for each function, signs counted."""
+        return 16 * max(len(self.functions_of(agent, ENTRY)) for agent in self.possible_agents)
+
     @classmethod
     def vocabulary(cls) -> list[str]:
         """Every word, number and single sign that prompts, feedback and scripted replies can hold, sorted."""

@@ -190,6 +190,7 @@ class FunctionTeam(CollabEnv):
             judging.submit(
                 program,
                 Asserts(statements, setup, dict(hidden["names"])),
+                given=public["given"],
                 tier=self.sandbox,
                 time_limit_s=TIME_LIMIT_S[self.formula],
                 total_limit_s=TOTAL_LIMIT_S,

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from collm_envs.sandbox import Asserts, Program, RunResult, UnitTests, shared
+from collm_envs.sandbox.plan import missing_packages
 
 ASSEMBLE = "collm_envs.coding.assemble"
 MAX_TIMEOUTS = 3  # then the rest counts as timed out, in both formulas
@@ -20,16 +21,23 @@ S = TypeVar("S")
 
 
 def submit(
-    program: Program, tests: Asserts | UnitTests, *, tier: str = "auto", **limits: Any
+    program: Program, tests: Asserts | UnitTests, *, given: str = "", tier: str = "auto", **limits: Any
 ) -> Future[RunResult]:
     """Hand a program and its tests to this process's shared sandbox.
 
     Args:
         program: what to run.
         tests: what to judge it by.
+        given: trusted imports and definitions that the task gives the program.
         tier: how well it must be confined (see `collm_envs.sandbox.Sandbox`).
         limits: `time_limit_s` of a test and `total_limit_s` of all, in seconds.
+
+    Raises:
+        RuntimeError: when the task needs a package that is not installed: no reply could pass, and none is scored.
     """
+    absent = {*missing_packages(given), *missing_packages(tests.setup)}
+    if absent:
+        raise RuntimeError(f"the task needs packages that are not installed: {', '.join(sorted(absent))}")
     sandbox = shared(tier=tier, preload=(ASSEMBLE,))
     return then(sandbox.submit(program, tests, max_timeouts=MAX_TIMEOUTS, **limits), _sound)
 

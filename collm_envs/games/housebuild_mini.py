@@ -66,6 +66,11 @@ class HouseBuildMini(HouseBuild):
     novice_fills: ClassVar[tuple[float, float]] = (0.3, 0.6)
     novice_most: ClassVar[int] = house_shapes.MINI_FILLS
 
+    @property
+    def reply_words(self) -> int:  # type: ignore[override]
+        """Two cells and a block for each box, of which two builders need no more than three each, and `kill`."""
+        return 3 * -(-2 * house_shapes.MINI_FILLS // len(self.possible_agents)) + 1
+
     def builtin_rows(self, split: str) -> Sequence[Row]:
         train, test = house_shapes.mini_houses()
         return train if split == "train" else test

@@ -137,6 +137,12 @@ class StrBuildMini(StrBuild):
     row_formats = (RowFormat({"cells": str}, _cells_row),)
     block_names = ("air", "p", "s", "w", "o")
     budget = 8
+
+    @property
+    def reply_words(self) -> int:  # type: ignore[override]
+        """A cell and a block for each command."""
+        return 2 * self.lines_each
+
     grammar = CellGrammar()
     command = "{cell} {block}"
     between = " "

@@ -11,13 +11,14 @@ import atexit
 import contextlib
 import hashlib
 import json
+import math
 import os
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from collm_envs.errors import CollmError, require_choice, require_count
+from collm_envs.sandbox import library
 from collm_envs.sandbox.confine import FOLDER_PREFIX, TIERS, Limits
 from collm_envs.sandbox.frames import MAX_FRAME, Closed, Reader, pack, unpack, write
 from collm_envs.sandbox.plan import Plan, plan
@@ -35,23 +37,8 @@ from collm_envs.sandbox.scratch import remove_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PENDING = 4096  # programs under way; submitting more waits
+RESTART_S = 600.0  # a supervisor that dies is replaced, but no more than once in so many seconds
 REMEMBERED = 4096  # results kept for programs that come again
-# Packages of the trainer's own environment that programs may import, where they are installed.
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "pandas",
-    "sympy",
-    "sklearn",
-    "nltk",
-    "bs4",
-    "openpyxl",
-    "docx",
-    "PIL",
-    "PyPDF2",
-    "gensim",
-)
-
 # What programs import most. A child that finds them loaded starts at once.
 PRELOADED = """
 abc array bisect calendar cmath collections collections.abc contextlib copy csv dataclasses datetime decimal enum
@@ -102,7 +89,8 @@ class Sandbox:
         workers: processes that run programs; default one per core.
         preload: trusted modules for `Program.prepare`, standard library only.
         limits: memory, files and threads of one program.
-        packages: installed packages that programs may import beside the standard library.
+        packages: installed packages that programs may import beside the standard library, by the names they are
+            imported under; what they need comes with them.
 
     Raises:
         SandboxError: where the host offers no tier that may be used unasked.
@@ -115,7 +103,7 @@ class Sandbox:
         workers: int | None = None,
         preload: Sequence[str] = (),
         limits: Limits | None = None,
-        packages: Sequence[str] = PACKAGES,
+        packages: Sequence[str] = library.PACKAGES,
     ) -> None:
         require_choice("tier", tier, ("auto", *TIERS), "the sandbox")
         self.workers = len(_cores()) if workers is None else workers
@@ -130,7 +118,7 @@ class Sandbox:
         self._under_way: dict[bytes, int] = {}
         self._known: OrderedDict[bytes, RunResult] = OrderedDict()
         self._next = 0
-        self._restarts = 0
+        self._restarted = -RESTART_S
         self._closed = False
         self._folder = ""
         self._start()
@@ -250,7 +238,7 @@ class Sandbox:
         self._listener.start()
 
     def _config(self) -> dict[str, Any]:
-        readable, listable, path = _readable(self.packages)
+        readable, listable, path = library.readable(self.packages)
         return {
             "tier": self.tier,
             "workers": self.workers,
@@ -284,7 +272,7 @@ class Sandbox:
                 break
             if "fatal" in message:
                 why = f"the sandbox cannot work here: {message['fatal']}"
-                self._restarts = 1
+                self._restarted = math.inf  # and would not the next time
                 break
             self._resolve(message)
         self._recover(why)
@@ -311,8 +299,9 @@ class Sandbox:
     def _recover(self, why: str) -> None:
         """The supervisor has gone: start it once more for what is under way, or tell those who wait."""
         with self._lock:
-            if not self._closed and self._restarts == 0:
-                self._restarts = 1
+            now = time.monotonic()
+            if not self._closed and now - self._restarted > RESTART_S:
+                self._restarted = now
                 self._bury()
                 self._start()
                 for asked in self._asked.values():
@@ -362,30 +351,6 @@ def resolve_tier(tier: str) -> str:
             f"this host does not offer the tier {tier!r}, only {best!r}; see `collm sandbox doctor`"
         )
     return tier
-
-
-def _readable(packages: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Trees that may be read, trees that may be listed, and folders for `sys.path`.
-
-    Of the trainer's packages only the named ones can be read: this project's own data, which hold answers, lie
-    beside them.
-    """
-    folders = list(dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib")))
-    library = Path(sysconfig.get_path("stdlib"))
-    found = [entry for entry in library.iterdir() if entry.name not in ("site-packages", "dist-packages")]
-    for folder in folders:
-        for name in packages:
-            found += Path(folder).glob(f"{name}*")
-    shared_objects = ["/lib", "/lib64", "/usr/lib64", *map(str, Path("/usr/lib").glob("*-linux-gnu"))]
-    readable = [
-        *map(str, found),
-        *shared_objects,
-        "/usr/share/zoneinfo",
-        "/etc/ld.so.cache",
-        "/etc/localtime",
-    ]
-    readable = [path for path in dict.fromkeys(readable) if os.path.exists(path)]
-    return readable, [str(library), *folders], folders
 
 
 _SHARED: dict[tuple[Any, ...], Sandbox] = {}

@@ -244,7 +244,8 @@ def _ready(walls: Walls, limits: Limits) -> _Box:
             box.ruleset = Ruleset(walls.readable, walls.listable, [own])
     if walls.tier != "rlimits":
         with _layer("seccomp"):
-            box.filter = Filter(os.uname().machine)
+            # On `full` every mount but the scratch is read-only.
+            box.filter = Filter(os.uname().machine, own_files=walls.tier == "full")
     if walls.tier == "full":
         box.processes = limits.threads + SPARE_OWN
     elif linux.LINUX:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -302,3 +304,19 @@ def prompt_helpers(prompt: str, entry_point: str) -> str:
 
 def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and (isinstance(node.value, str) or node.value is Ellipsis)
+
+
+@functools.lru_cache(maxsize=4096)
+def missing_packages(source: str) -> tuple[str, ...]:
+    """Packages that trusted source imports at its top level and that are not installed here.
+
+    Where a program or its tests need one, a failure says nothing about the program.
+    """
+    found: dict[str, None] = {}
+    for node in _parse(source, "the source").body:
+        if isinstance(node, ast.Import):
+            found |= dict.fromkeys(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found[node.module.partition(".")[0]] = None
+    known = sys.stdlib_module_names
+    return tuple(name for name in found if name not in known and importlib.util.find_spec(name) is None)

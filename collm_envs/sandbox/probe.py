@@ -7,6 +7,7 @@ forks once per layer; a try that hangs is killed. Nothing is left behind, and th
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import select
@@ -90,8 +91,9 @@ class Layer:
     leaves_open: str
 
 
+@functools.cache
 def probe() -> dict[str, Layer]:
-    """Try every layer.
+    """Try every layer, once in a process's life.
 
     Returns:
         The layers, by name, weakest first.

@@ -111,7 +111,7 @@ class Run:
             frames = {who: self._frames(report) for who, report in heard.items()}
             for who in frames:
                 if self._loads(who):
-                    self._read_loading(frames[who])
+                    self._read_loading(frames[who], judged=len(frames.get("tests", ())) > 0)
             if self.error or not self.left:
                 pass
             elif self.mode == "calls":
@@ -138,8 +138,10 @@ class Run:
                 raise BadFrame("an answer of no known kind")
         return [frame[1:] for frame in frames[1:]]
 
-    def _read_loading(self, frames: list[list[Any]]) -> None:
+    def _read_loading(self, frames: list[list[Any]], judged: bool) -> None:
         """Facts, and whether the program loaded; takes these frames off the list.
+
+        Tests that could not be set up end before the program has loaded; what they said then stands.
 
         Facts are the first frame of a child whose program has a recipe: the recipe runs before anything untrusted.
         """
@@ -153,6 +155,8 @@ class Run:
             raise BadFrame("a program that neither loaded nor broke")
         else:
             (report,) = (self.heard[who] for who in ("program", "tests") if self._loads(who))
+            if report["end"] == "stopped" and judged:
+                return
             if report["end"] in ("timeout", "stopped"):
                 self._fill("timeout", "the program did not finish loading")
             else:

@@ -207,8 +207,16 @@ CHECKS: Mapping[str, Callable[[], Code]] = {
 }
 
 
-def policy(arch: str) -> dict[int, Code]:
-    """What is done with each call of an architecture, by number; calls not in it are unknown."""
+MODES = ("chmod", "fchmod", "fchmodat", "fchmodat2")
+
+
+def policy(arch: str, own_files: bool = False) -> dict[int, Code]:
+    """What is done with each call of an architecture, by number; calls not in it are unknown.
+
+    Args:
+        arch: `x86_64` or `aarch64`.
+        own_files: all that can be written to is the scratch, so that modes of files may be changed in earnest.
+    """
     column = list(AUDIT_ARCH).index(arch)
     answers = ((ALLOWED, ALLOW), (PRETENDED, PRETEND), (UNSUPPORTED, NOT_SUPPORTED), (REFUSED, REFUSE))
     found: dict[int, Code] = {}
@@ -216,6 +224,10 @@ def policy(arch: str) -> dict[int, Code]:
         for numbers in parse(table).values():
             if (number := numbers[column]) is not None:
                 found[number] = [(RETURN, 0, 0, answer)]
+    if own_files:
+        for name in MODES:
+            if (number := parse(PRETENDED)[name][column]) is not None:
+                found[number] = [(RETURN, 0, 0, ALLOW)]
     for name, numbers in parse(CHECKED).items():
         if (number := numbers[column]) is not None:
             found[number] = CHECKS[name]()
@@ -238,9 +250,9 @@ def _search(ranges: list[tuple[int, Code]]) -> Code:
     return [(AT_LEAST, 0, 1, start), (JUMP, 0, 0, len(low)), *low, *high]
 
 
-def assemble(arch: str) -> Code:
-    """The whole filter of an architecture. Another architecture's calls (32-bit ones) end the process."""
-    calls = policy(arch)
+def assemble(arch: str, own_files: bool = False) -> Code:
+    """The whole filter of an architecture, see `policy`; calls of another one (32-bit ones) end the process."""
+    calls = policy(arch, own_files)
     unknown: Code = [(RETURN, 0, 0, UNKNOWN)]
     ranges: list[tuple[int, Code]] = [(0, calls.get(0, unknown))]
     for number in range(1, max(calls) + 2):
@@ -260,15 +272,16 @@ class Filter:
 
     Args:
         arch: `x86_64` or `aarch64`, as `os.uname().machine` has it.
+        own_files: see `policy`.
 
     Raises:
         OSError: for an architecture without a table.
     """
 
-    def __init__(self, arch: str) -> None:
+    def __init__(self, arch: str, own_files: bool = False) -> None:
         if arch not in AUDIT_ARCH:
             raise OSError(errno.ENOSYS, f"no table of system calls for {arch}")
-        code = assemble(arch)
+        code = assemble(arch, own_files)
         self.count = len(code)
         self._pids = [i * INSTRUCTION.size + 4 for i, step in enumerate(code) if step[3] == OWN_PID]
         self._code = bytearray(b"".join(INSTRUCTION.pack(*step[:3], max(step[3], 0)) for step in code))

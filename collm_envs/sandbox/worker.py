@@ -55,15 +55,17 @@ class Worker:
         """Do jobs until the supervisor goes."""
         try:
             while True:
-                while (
-                    not self.jobs
-                ):  # read no further: a program must not find the one behind it in its memory
+                while not self.jobs:
+                    # No further than one message: a program must not find the one behind it in its memory.
                     self.take(os.read(self.fd, min(self.reader.wanting(), 65536)))
-                job = self.jobs.popleft()
-                report = self.do(job)
-                send(self.fd, {**report, "id": job["id"], "rss": _peak_mb()})
+                self._answer(self.jobs.popleft())
         except (Gone, Closed, BadFrame, ConnectionResetError):
             return
+
+    def _answer(self, job: Job) -> None:
+        """Do a job and report. Nothing of the report is held when the next child is forked."""
+        report = self.do(job)
+        send(self.fd, {**report, "id": job["id"], "rss": _peak_mb()})
 
     def do(self, job: Job) -> dict[str, Any]:
         """Run one job in a child and tell how it went."""
@@ -102,7 +104,7 @@ class Worker:
         os.close(answers)
         kill(
             pid
-        )  # if it has begun to exit it keeps its own status; if it only closed its end it does not live on
+        )  # one that has begun to exit keeps its status; one that only closed its end must not live on
         _, status = os.waitpid(pid, 0)
         if end == "closed":
             end = "exit" if status == 0 else f"died of {_cause(status)}"

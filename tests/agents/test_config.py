@@ -95,6 +95,13 @@ def test_open_settings_follow_the_model():
     assert open_settings(model="x/y", tuning="full") == (256, 5e-6, 3e-6)
 
 
+def test_the_built_in_models_replies_are_as_long_as_is_of_use():
+    assert resolved(Config(), reply_words=8).team.sampling.max_new_tokens == 12
+    assert resolved(Config(), reply_words=100).team.sampling.max_new_tokens == 40
+    other = Config(team=TeamConfig(model="x/y"))
+    assert resolved(other, reply_words=8).team.sampling.max_new_tokens == 256  # its words are other tokens
+
+
 def test_a_mixed_team_takes_the_most_careful_defaults():
     mixed = {"a_0": AgentConfig(tuning="full"), "b_1": AgentConfig(tuning="lora")}
     assert open_settings(model="x/y", agents=mixed) == (256, 5e-6, 3e-6)

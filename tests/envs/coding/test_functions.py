@@ -366,9 +366,6 @@ def test_tests_run_in_one_go_where_nobody_is_told(monkeypatch):
         assert runs == expected
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a worker's child inherits the jobs that wait behind its own, and the last report"
-)
 def test_a_program_that_looks_around_learns_nothing():
     vec = make_vec(IDS[0], num_turns=3)
     vec.reset([SECRET] * 40, range(40))

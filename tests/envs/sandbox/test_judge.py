@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 from forked import judged, run_calls, statuses, unittest_of
@@ -385,8 +384,3 @@ def test_messages_are_short_lines():
 def test_wire_is_json():
     for tests in (Asserts(["assert f(1) == f(2)"]), unittest_of("f(1)")):
         assert json.loads(json.dumps(plan(tests).wire()))["tests"]["names"]
-
-
-def test_no_process_is_left():
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
