@@ -21,7 +21,7 @@ from collm_envs.text import pieces
 
 ENTRY = "f"
 # How often the novice makes each mistake.
-WRONG_CONSTANT, WRONG_WORD, ALONE, WRAPPED = 0.45, 0.4, 0.1, 0.1
+WRONG_CONSTANT, WRONG_WORD, ALONE, WRAPPED = 0.15, 0.15, 0.1, 0.1
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class ComposeMini(FunctionTeam):
     over (rounded down), mod, max and min with constants up to 12; or a file with the fields `steps`
     (`add 3 times 2`) and `inputs` (`3 -4 7 12`).
 
-    Scripted: `novice` writes functions of the right shape, each for a step picked at random, 4 times in 10 with
-    another operation and almost as often with another constant, and main at times without the helper; `oracle`
+    Scripted: `novice` writes functions of the right shape, each for a step picked at random, three times in twenty
+    with another operation and as often with another constant, and main at times without the helper; `oracle`
     takes the steps in turn and reaches the greatest score.
 
     Example:

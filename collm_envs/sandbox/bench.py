@@ -61,6 +61,7 @@ class Bench(Worker):
             return self._run(job, program)
         finally:
             os.close(program)
+            self.link.send(b".")  # the cell may go on
 
     def _run(self, job: Job, program: int) -> dict[str, Any]:
         begun = time.monotonic()

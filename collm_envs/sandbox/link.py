@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import builtins
 import contextlib
+import os
 import pickle
-import secrets
 import sys
 import threading
 import types
@@ -21,7 +21,7 @@ from typing import Any
 from collm_envs.sandbox import codec, frames
 from collm_envs.sandbox.proxies import Function, Method, Mirror, make_class
 from collm_envs.sandbox.serve import SPECIALS
-from collm_envs.sandbox.shared import Shared
+from collm_envs.sandbox.twins import Shared
 
 MAX_NAME = 200  # characters
 MAX_BASES = 32  # depth of a class's bases
@@ -70,6 +70,7 @@ class Link:
     """
 
     def __init__(self, fd: int, operators: frozenset[str] = frozenset()) -> None:
+        self._series, self._asked = os.urandom(6).hex(), 0
         self.fd = fd
         self.operators = operators
         self.reader = frames.Reader(frames.MAX_ANSWER)
@@ -84,6 +85,7 @@ class Link:
         self._local_numbers: dict[int, int] = {}
         self._errors: list[BaseException] = []
         self._unsent: list[Any] = []
+        self._dropped: list[int] = []
 
     def request(self, operation: str, fixed: tuple[Any, ...] = (), values: tuple[Any, ...] = ()) -> Any:
         """Ask the program's process something.
@@ -109,15 +111,16 @@ class Link:
             raise Gone("the program's process has ended")
         if self.foul:
             raise Foul(self.foul)
-        token = secrets.token_hex(6)
-        gone = self.shared.prune()
+        self._asked += 1
+        token = f"{self._series}.{self._asked}"
+        self._dropped += self.shared.prune()
         self._unsent += self.shared.changes()
         try:
             data = [self.shared.encode(value) for value in values]
         except codec.CodecError as error:
-            self._unsent_gone(gone)
             raise NotSendable(f"cannot be handed to the program: {error}") from None
         changes, self._unsent = self._unsent, []
+        gone, self._dropped = self._dropped, []
         try:
             self._send([token, operation, changes, gone, *fixed, *data])
             return self._await(token)
@@ -127,10 +130,6 @@ class Link:
         except (codec.CodecError, frames.BadFrame) as error:
             self.foul = str(error) or "no answer"
             raise Foul(self.foul) from None
-
-    def _unsent_gone(self, gone: list[int]) -> None:
-        if gone:
-            self._send([secrets.token_hex(6), "dir", [], gone, 0])
 
     def _send(self, message: list[Any]) -> None:
         frames.write(self.fd, frames.pack(message))

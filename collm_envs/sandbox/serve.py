@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from collm_envs.sandbox import codec, frames
-from collm_envs.sandbox.shared import Shared
+from collm_envs.sandbox.twins import Shared
 
 #: What the judge may apply to objects; the names are those of the special methods.
 OPERATIONS: dict[str, Callable[..., Any]] = {

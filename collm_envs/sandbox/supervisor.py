@@ -26,7 +26,7 @@ from collm_envs.sandbox.frames import HEADER, MAX_FRAME, Closed, Reader, pack, u
 from collm_envs.sandbox.runs import Infra, Run
 from collm_envs.sandbox.scratch import remove_folder
 
-DEPTH = 2  # programs that a slot holds: one running, one waiting, so that it never idles between two
+DEPTH = 3  # programs that a slot holds: one running, the others waiting, so that it never idles between two
 RUNS_PER_SLOT = 1000
 GRACE_S = 2.0  # what a slot gets to end by itself
 ORPHANED_S = 1.0  # how long the trainer's death may go unnoticed
@@ -94,10 +94,10 @@ class Slot:
         self.runs, self.first_rss, self.spent = 0, 0.0, False
 
     def takes(self, run: Run) -> bool:
-        """Whether a run can be given to it now. Runs whose tests are processes have the scratch to themselves."""
+        """Whether a run can be given to it now. Tests that run beside their program have the slot to themselves."""
         if self.spent:
             return False
-        alone = run.mode != "calls" or any(other.mode != "calls" for other in self.running)
+        alone = "inproc" in (run.mode, *(other.mode for other in self.running))
         return len(self.running) < (1 if alone else DEPTH)
 
 
@@ -354,15 +354,6 @@ class _Nursery:
     def _folder(self, number: int) -> str:
         """Where a slot keeps its scratch on tiers without a file system of their own; "" on others."""
         return os.path.join(self.config["folder"], str(number)) if self.config["folder"] else ""
-
-
-def _pin(number: int) -> None:
-    """Keep a slot on one core: its tests and its program wait for each other, and waking another core costs more
-    than what it does then.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[number % len(cores)]})
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:

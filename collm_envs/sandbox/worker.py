@@ -214,8 +214,11 @@ class Cell(Worker):
         theirs.close()
         with ours:
             fd = ours.fileno()
-            # Its socket must not stay open here while the child lives, or the tests would wait for a dead one.
-            return self.child(job, lambda out: candidate.run(job, out, fd), (fd,))
+            # Its socket must not stay open here when the child has died, or the tests would wait for ever.
+            report = self.child(job, lambda out: candidate.run(job, out, fd), (fd,))
+        if not self.link.recv(1):  # the tests may still be writing to the scratch: the next program waits
+            raise Gone
+        return report
 
 
 def kill(pid: int) -> None:
