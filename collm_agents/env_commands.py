@@ -96,8 +96,6 @@ def run_play(args: argparse.Namespace) -> int:
         raise InputError("--episodes must be at least 1 and --seed at least 0")
     env = make_env(args.words)
     kinds = parse_kinds(args.agents, env.possible_agents, (*KINDS, "human"))
-    if draws_pictures(env):
-        env.render_mode = "ansi"
     for episode in range(args.episodes):
         rng = np.random.default_rng([args.seed, episode])
         observations, infos = env.reset(seed=int(rng.integers(2**31)))
@@ -117,14 +115,9 @@ def run_play(args: argparse.Namespace) -> int:
     return 0
 
 
-def draws_pictures(env: CollabEnv) -> bool:
-    """Whether the environment can be looked at: its `ansi` form is then a drawing, not the conversation."""
-    return "rgb_array" in env.metadata["render_modes"]
-
-
 def _show_picture(env: CollabEnv) -> None:
-    if draws_pictures(env):
-        print(env.render())
+    if drawn := env.look():
+        print(drawn)
 
 
 def _ask(agent: str, observation: str) -> str:

@@ -348,6 +348,10 @@ class CollabEnv(TaskHooks, ParallelEnv[str, str, str]):
         print(text)  # noqa: T201  # what `human` means
         return None
 
+    def look(self) -> str:
+        """A drawing of the present state as lines of terminal text; "" where there is nothing to draw."""
+        return ""
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tasks": None}  # the source is opened again where it is needed
 

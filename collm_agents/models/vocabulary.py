@@ -47,7 +47,7 @@ CHAT_TEMPLATE = (
 _LABELS = (
     *(f"agent_{i}" for i in range(8)),
     *("summary_0", "detail_1", "writer_0", "background_0", "method_1"),
-    *("aux_0", "main_1"),
+    *("aux_0", "main_1", "aux_2", "aux_3", "coder_0"),
     *(f"builder_{i}" for i in range(4)),
 )
 # Words of feedback, and of what critics are told.

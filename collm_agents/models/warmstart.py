@@ -38,6 +38,7 @@ from collm_envs.scripted import KINDS
 CONTEXT = 1024
 HORIZONS = (1, 2, 4)
 AGENT_COUNTS = (1, 2, 3, 4)
+WORLDS = ("rebuilt", "kept")
 REPLY_TOKENS = 40
 NOT_LEARNED = -100  # label of what is not a reply
 
@@ -92,10 +93,11 @@ def build_model(tokenizer: Any) -> LlamaForCausalLM:
 
 
 def variants(spec: EnvSpec) -> list[CollabEnv]:
-    """The environment with every horizon, feedback mode and number of agents that the warm start covers."""
+    """The environment with every horizon, feedback mode, number of agents and world that the warm start covers."""
     counts = [n for n in AGENT_COUNTS if n in spec.env_class.agent_counts]
-    settings = itertools.product(HORIZONS, spec.env_class.feedback_modes, counts)
-    return [make(spec.id, num_turns=t, feedback=f, num_agents=n) for t, f, n in settings]
+    worlds: list[dict[str, str]] = [{"world": w} for w in WORLDS] if "world" in spec.settings() else [{}]
+    settings = itertools.product(HORIZONS, spec.env_class.feedback_modes, counts, worlds)
+    return [make(spec.id, num_turns=t, feedback=f, num_agents=n, **w) for t, f, n, w in settings]
 
 
 def demonstrations(
@@ -115,6 +117,8 @@ def demonstrations(
             reply = (*form.encode(said[agent]), form.tokenizer.eos_token_id)
             labels[agent] += [NOT_LEARNED] * (len(shown.ids) - len(labels[agent])) + list(reply)
             memory[agent] = shown.reply(reply)
+        if env.turn == env.num_turns - 1:
+            break  # what the last reply is worth is not shown to anybody
         seen, *_ = env.step(said)
     return [(list(memory[agent].ids), labels[agent]) for agent in memory]
 

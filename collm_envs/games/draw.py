@@ -138,6 +138,10 @@ class Drawn(CollabEnv):
         """What stands in a state, as lines of terminal text."""
         raise NotImplementedError("a game draws itself in sketch()")
 
+    def look(self) -> str:
+        """What stands now, as lines of terminal text."""
+        return "" if self.task is None else self.sketch(self._state)
+
     def render(self) -> Any:
         """The joint history and a sketch as text (`ansi`, `human`), or a picture (`rgb_array`).
 
@@ -154,9 +158,7 @@ class Drawn(CollabEnv):
             return self.picture(self._state)
         plain = copy.copy(self)
         plain.render_mode = "ansi"
-        text = terminal_safe(super(Drawn, plain).render() or "")
-        if self.task is not None:
-            text += self.sketch(self._state)
+        text = terminal_safe(super(Drawn, plain).render() or "") + self.look()
         if self.render_mode == "ansi":
             return text
         print(text)  # noqa: T201  # what `human` means

@@ -23,7 +23,7 @@ from collm_envs.registry import spec
 from collm_envs.scripted import KINDS
 
 # A change of the vocabulary changes every saved policy's meaning: see "Changing it" in the model card.
-FINGERPRINT = "a0c4d9ccbba5df2cd618da8f7af48b4adbeebf57841826625563107a934bc754"
+FINGERPRINT = "7f82131742d6fb51ea92201b9cac9ffe49733e54bbcc85ef96c1e3296223ac0c"
 SPEAKS = [env.id for env in vocabulary.warm_envs()]
 REPLY_TOKENS = 40
 
@@ -229,3 +229,19 @@ def test_a_rebuild_is_equal_bit_by_bit(tmp_path):
     subprocess.run(command, check=True)
     for name in ("model.safetensors", "tokenizer.json", "config.json", "tokenizer_config.json"):
         assert filecmp.cmp(tmp_path / name, loading.BUILTIN_FOLDER / name, shallow=False), name
+
+
+@pytest.mark.parametrize(
+    ("env_id", "low", "high"),
+    [
+        ("coding/compose-mini-v0", 1.4, 2.5),
+        ("games/strbuild-mini-v0", 0.3, 1.2),
+        ("games/housebuild-mini-v0", 0.6, 1.3),
+    ],
+)
+def test_the_warm_start_speaks_code_and_blocks_badly(env_id, low, high, model, form):
+    env = make(env_id, num_turns=1, split="test")
+    score, success, drawn = play(model, form, env, [env.tasks[i] for i in range(96)], seed=4)
+    assert low <= score <= high
+    assert success <= 0.35
+    assert np.mean([reply.cut for reply in drawn]) < 0.02
