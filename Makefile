@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check unit slow models clean
+.PHONY: help setup demo test check slow drill models clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ check: $(READY) ## lint, format, types, spelling, quick unit tests
 
 slow: $(READY) ## tests longer than CI allows
 	$(BIN)/python -m pytest -m slow
+
+drill: $(READY) ## hostile input by the million
+	$(BIN)/python -m pytest -m drill
 
 models: $(READY) ## rebuild the built-in model from its seeded script
 	$(BIN)/python -m collm_agents.models.warmstart

@@ -15,6 +15,8 @@ HUMANEVAL, CLASSEVAL = DATA / "HumanEval.jsonl.gz", DATA / "ClassEval_half.json.
 needs_data = pytest.mark.skipif(
     not HUMANEVAL.exists() or not CLASSEVAL.exists(), reason="no reference data here"
 )
+
+pytestmark = pytest.mark.system
 # Classes whose own tests cannot all pass here: one expects the name of a certain host, one needs nltk's data files.
 HARD = {"ClassEval_48", "ClassEval_52"}
 PACKAGES = {

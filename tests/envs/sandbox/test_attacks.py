@@ -33,6 +33,8 @@ TALLY = """
 import unittest
 from unittest.mock import MagicMock
 
+pytestmark = pytest.mark.system
+
 WORDS = ["b", "a", "b"]
 
 class TestTally(unittest.TestCase):

@@ -17,9 +17,10 @@ from host_watch import MARK, below, eventually, processes, strays, supervisors
 
 from collm_envs.sandbox import Asserts, Program, Sandbox, SandboxError, UnitTests
 
-pytestmark = pytest.mark.skipif(
-    platform.system() != "Linux", reason="processes are looked up as Linux shows them"
-)
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(platform.system() != "Linux", reason="processes are looked up as Linux shows them"),
+]
 DOUBLE = Asserts(["assert f(2) == 4"])
 BUSY_S, SETTLED_S = 0.9, 0.3  # how long a program is busy, and when it surely is
 LIMITS = {"time_limit_s": 8.0, "total_limit_s": 20.0}
