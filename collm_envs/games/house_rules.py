@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from collm_envs.games.blocks import REASONS, Allowance, Fill, Grammar, Kill, Parsed, World, apply, parse
+from collm_envs.games.blocks import AIR, REASONS, Allowance, Fill, Grammar, Kill, Parsed, World, apply, parse
 from collm_envs.games.blueprints import Blueprint
 from collm_envs.games.house_plan import limits
 from collm_envs.reward import component
@@ -71,6 +71,12 @@ class Turn:
     def iou(self) -> float:
         """Right voxels over all voxels that are, or should be, other than air."""
         return self.right / (self.blueprint.solid + self.extra)
+
+    @property
+    def occupancy_iou(self) -> float:
+        """The same, whatever the blocks are: voxels filled where they should be."""
+        filled = int(np.count_nonzero((self.world != AIR) & (self.blueprint.target != AIR)))
+        return filled / (self.blueprint.solid + self.extra)
 
     @property
     def survived(self) -> bool:
@@ -166,7 +172,8 @@ def measure(turn: Turn) -> dict[str, float]:
     """What is reported beside the parts: IoU, HP, whether the spiders were killed, dropped lines by reason."""
     dropped = sum((each.dropped for each in turn.parsed), Counter[str]())
     return {
-        "iou": turn.iou,
+        "iou": turn.occupancy_iou,
+        "exact_iou": turn.iou,
         "hp": turn.threat.hp / HP,
         "killed": float(not turn.threat.alive),
         "dropped": float(dropped.total()),

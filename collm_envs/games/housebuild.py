@@ -103,10 +103,11 @@ class HouseBuild(Drawn):
     - release: `match` voxels that hold what they should, air included / voxels of the box; `bites`
       -0.1 min(1, damage / 5), 0 if killed. An empty box gets up to half: look at `iou`.
 
-    Success: IoU of at least `success_at` (0.95), the party alive and not bitten in that turn, and a score of at
-    least `success_at` of the greatest. A party that has lost its 5 HP can still build and score, but not
-    succeed. IoU is material-exact: right voxels / (voxels of the house + extra voxels), so an empty build has 0.
-    Reported: `iou`, `hp` (fraction left), `killed`, `dropped` lines and their number by reason.
+    Success: `exact_iou` of at least `success_at` (0.95), the party alive and not bitten in that turn, and a score
+    of at least `success_at` of the greatest. A party that has lost its 5 HP can still build and score, but not
+    succeed. Reported: `iou`, filled voxels of the house / (voxels of the house + extra voxels), and `exact_iou`,
+    which asks for the right block; an empty build has 0 of both. Also `hp` (fraction left), `killed`, `dropped`
+    lines and their number by reason.
 
     Arguments: those of `CollabEnv`, with `num_turns=4`. `world`: `rebuilt` from nothing every turn (the paper's),
     or `kept` between turns. `source`: `builtin` (256 train and 64 test houses of 6 x 7 x 7, no two of one

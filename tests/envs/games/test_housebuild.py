@@ -183,6 +183,7 @@ def test_what_is_measured_beside_the_parts():
     turn = turn_of(text, "/fill 0 0 0 0 0 0 lava\n/fill 0 1 0 0 1 0 planks", lines=2)
     assert measure(turn) == {
         "iou": 4 / 6,
+        "exact_iou": 4 / 6,
         "hp": 1.0,
         "killed": 1.0,
         "dropped": 4.0,
@@ -549,7 +550,7 @@ def test_builders_who_follow_the_schedule_finish(name, world):
         before = env._state.last.iou
         *_, infos = env.step({a: text.rpartition(sign)[2] for a, text in texts.items()})
         metrics = infos["builder_0"]["metrics"]
-        assert metrics["iou"] == 1 if world == "rebuilt" else metrics["iou"] >= before
+        assert metrics["exact_iou"] == 1 if world == "rebuilt" else metrics["exact_iou"] >= before
         assert (metrics["killed"], metrics["dropped"]) == (1, 0)
 
 
@@ -615,7 +616,7 @@ def test_the_oracle_mends_a_kept_world_after_others():
         env.step({a: env.scripted("novice", a, rng) for a in env.agents})
         if env.agents:
             *_, infos = env.step({a: env.scripted("oracle", a, rng) for a in env.agents})
-            done += infos["builder_0"]["metrics"]["iou"] == 1
+            done += infos["builder_0"]["metrics"]["exact_iou"] == 1
     assert done >= 10  # blocks that both had placed are gone for good
 
 
