@@ -220,8 +220,8 @@ class Sandbox:
             parts = module.split(".")
             names |= {".".join(parts[:i]) for i in range(1, len(parts))}
         arguments = [str(theirs.fileno()), str(ROOT), " ".join(sorted(names)), PRELOADED]
-        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
-        environment |= {"OPENBLAS_NUM_THREADS": "1", "COLLM_SANDBOX": "1"}
+        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # every thread's stack counts as memory
+        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **one}
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _BOOT, *arguments],
             stdin=subprocess.DEVNULL,
