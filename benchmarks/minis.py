@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/minis"), help="folder of the runs")
     parser.add_argument("--out", type=Path, help="JSON file for all comparisons")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     algorithms = options.algorithms.split(",")
     found = []
     for env, settings in forms(options.suite):
