@@ -58,7 +58,8 @@ def _lines(
 ) -> Iterator[dict[str, Any]]:
     """Results in the order of the programs, with a bounded number under way."""
     for name, program, tests in programs:
-        waiting.append((name, sandbox.submit(program, tests, time_limit_s=limit_s)))
+        total_s = max(60.0, limit_s)
+        waiting.append((name, sandbox.submit(program, tests, time_limit_s=limit_s, total_limit_s=total_s)))
         if len(waiting) > AHEAD:
             yield _line(*waiting.popleft())
     while waiting:

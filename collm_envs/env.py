@@ -424,7 +424,13 @@ class CollabEnv(TaskHooks, ParallelEnv[str, str, str]):
     def _hook(self, name: str, hook: Callable, *args: Any, agent: str | None = None) -> Any:
         try:
             return hook(*args)
-        except CollmError:
+        except EnvFault:
+            raise
+        except CollmError as error:
+            if (
+                name == "judge"
+            ):  # what the tests or the sandbox lack is this task's fault, not the user's words
+                raise self._fault(name, error, agent) from error
             raise
         except Exception as error:
             raise self._fault(name, error, agent) from error

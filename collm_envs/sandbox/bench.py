@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import time
 from collections import OrderedDict
@@ -115,12 +116,13 @@ class Bench(Worker):
 
 def _serve(static: Job, orders: socket.socket, out: int) -> None:
     """In the process of the tests: run them against one program after another."""
-    scratch = os.getcwd()
+    scratch, numbers = os.getcwd(), random.getstate()
     while True:
         order, fds, _, _ = socket.recv_fds(orders, MAX_MESSAGE, 1)
         if not order:
             return
         job = {**static, **json.loads(order)}
+        random.setstate(numbers)  # every program meets the same inputs
         os.chdir(scratch)  # by its name: another may be mounted there since
         send(out, [job["nonce"], "ready"])
         judge.run(job, out, fds[0])

@@ -13,6 +13,7 @@ from typing import Any
 
 HEADER = struct.Struct("!I")
 MAX_ANSWER = 1 << 20  # bytes that a confined child may send in one frame
+MAX_TOTAL = 1 << 23  # bytes that it may send in all
 MAX_FRAME = 1 << 28  # bytes between trusted processes
 
 _dumps = json.JSONEncoder(separators=(",", ":")).encode

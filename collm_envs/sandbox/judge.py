@@ -46,11 +46,11 @@ class _Reporter:
             signal.signal(signal.SIGALRM, lambda *_: self._flush())
 
     def _send(self, *message: Any) -> None:
-        if self.link is not None and not self.held:
-            signal.setitimer(signal.ITIMER_REAL, HELD_S)
         self.held.append(frames.pack([self.nonce, *message]))
         if self.link is None:
             self._flush()
+        elif len(self.held) == 1:
+            signal.setitimer(signal.ITIMER_REAL, HELD_S)
 
     def _flush(self) -> None:
         taken = []

@@ -19,8 +19,6 @@ from collm_envs.errors import InputError
 from collm_envs.sandbox.decompose import BUILTINS, bound_names, decompose, setup_names
 from collm_envs.sandbox.results import Asserts, UnitTests
 
-MODES = ("calls", "asserts", "unittest", "inproc")
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -112,6 +112,8 @@ class Run:
             for who in frames:
                 if self._loads(who):
                     self._read_loading(frames[who], judged=len(frames.get("tests", ())) > 0)
+            if any(report["end"] == "flood" for report in heard.values()):
+                raise BadFrame("the program sent more than it was asked for")
             if self.error or not self.left:
                 pass
             elif self.mode == "calls":
@@ -126,8 +128,6 @@ class Run:
         self._begin()
 
     def _frames(self, report: dict[str, Any]) -> list[list[Any]]:
-        if report["end"] == "flood":
-            raise BadFrame("the program sent more than it was asked for")
         frames = [unpack(body.encode("latin-1")) for body in report["frames"]]
         if not frames or frames[0] != [self.nonce, "ready"]:
             raise Infra(f"a child was not ready: {report['end']}")

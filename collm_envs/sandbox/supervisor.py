@@ -140,9 +140,7 @@ class Supervisor:
     # -- the trainer -----------------------------------------------------------------------------------------
 
     def _hear_trainer(self, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            self.trainer.flush()
-            self._watch_trainer()
+        self._flush(self.trainer, events)
         if not events & selectors.EVENT_READ:
             return
         messages = self.trainer.get()
@@ -155,14 +153,24 @@ class Supervisor:
         self.waiting.extend(map(Run, messages))
         self._hand_out()
 
-    def _watch_trainer(self) -> None:
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.trainer.out else 0)
-        self.selector.modify(self.trainer.socket, wanted, self._hear_trainer)
-
     def _tell(self, message: dict[str, Any]) -> None:
-        self.trainer.put(message)
-        if self.trainer.out:
-            self._watch_trainer()
+        self._put(self.trainer, message)
+
+    def _put(self, channel: Channel, message: dict[str, Any]) -> None:
+        """Send a message; what does not fit now is sent when there is room."""
+        channel.put(message)
+        if channel.out:
+            self._watch(channel)
+
+    def _flush(self, channel: Channel, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            channel.flush()
+            self._watch(channel)
+
+    def _watch(self, channel: Channel) -> None:
+        """Ask to be told of room to write only while there is something to be written."""
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.out else 0)
+        self.selector.modify(channel.socket, wanted, self.selector.get_key(channel.socket).data)
 
     # -- slots -----------------------------------------------------------------------------------------------
 
@@ -176,12 +184,15 @@ class Supervisor:
         self.slots[number] = slot
         for channel in (slot.cell, slot.bench):
             self.selector.register(
-                channel.socket, selectors.EVENT_READ, lambda _, c=channel, s=slot: self._hear_slot(s, c)
+                channel.socket, selectors.EVENT_READ, lambda e, c=channel, s=slot: self._hear_slot(s, c, e)
             )
 
-    def _hear_slot(self, slot: Slot, channel: Channel) -> None:
+    def _hear_slot(self, slot: Slot, channel: Channel, events: int) -> None:
         if self.slots.get(slot.number) is not slot:
             return  # an event of a slot that was closed in this round
+        self._flush(channel, events)
+        if not events & selectors.EVENT_READ:
+            return
         reports = channel.get()
         if reports is None:
             self._lose(slot, "a worker of the sandbox died")
@@ -204,7 +215,7 @@ class Supervisor:
         of_tests = channel is slot.bench
         run.hear(report, of_tests)
         if of_tests and run.mode != "inproc" and not run.complete:
-            slot.cell.put({"stop": run.id})  # the tests are over: the program must not run on
+            self._put(slot.cell, {"stop": run.id})  # the tests are over: the program must not run on
         if not run.complete:
             return
         slot.running.remove(run)
@@ -265,9 +276,9 @@ class Supervisor:
             slot.running.append(run)
             program, tests = run.jobs()
             if tests is not None:
-                slot.bench.put(tests)
+                self._put(slot.bench, tests)
             if program is not None:
-                slot.cell.put(program)
+                self._put(slot.cell, program)
 
     def _close(self) -> None:
         for slot in self.slots.values():

@@ -22,7 +22,17 @@ from typing import Any
 
 from collm_envs.sandbox import candidate
 from collm_envs.sandbox.confine import Limits, Walls, confine_child, reset_scratch
-from collm_envs.sandbox.frames import MAX_ANSWER, MAX_FRAME, BadFrame, Closed, Reader, pack, send, unpack
+from collm_envs.sandbox.frames import (
+    MAX_ANSWER,
+    MAX_FRAME,
+    MAX_TOTAL,
+    BadFrame,
+    Closed,
+    Reader,
+    pack,
+    send,
+    unpack,
+)
 
 Job = dict[str, Any]
 LINK_MESSAGE = 64  # bytes that name a run beside its socket
@@ -64,6 +74,7 @@ class Worker:
 
     def _answer(self, job: Job) -> None:
         """Do a job and report. Nothing of the report is held when the next child is forked."""
+        self.stopped.clear()  # orders that came after the end of an earlier attempt
         report = self.do(job)
         send(self.fd, {**report, "id": job["id"], "rss": _peak_mb()})
 
@@ -188,7 +199,7 @@ class Worker:
                 frames += new
                 if last is not None and new and new[-1] == last:
                     return frames[:-1], "last"
-                if size > MAX_ANSWER or len(frames) > job["most"]:
+                if size > MAX_TOTAL or len(frames) > job["most"]:
                     return frames, "flood"
                 if new:
                     late = time.monotonic() + job["limit_s"]

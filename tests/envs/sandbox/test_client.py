@@ -257,3 +257,46 @@ def test_the_trainer_keeps_no_memory_of_many_programs():
         before = resident()
         round_of(300)
         assert resident() - before < 4
+
+
+def test_programs_larger_than_any_buffer_arrive():
+    with Sandbox(workers=1) as box:
+        text = "é" * 700_000
+        jobs = [(Program(f"def f(x): return {2 + i} * x\n# {text}"), DOUBLE) for i in range(4)]
+        results = box.run_many(jobs, time_limit_s=20)
+        assert [result.passed for result in results] == [3, 1, 1, 1]
+
+
+def test_answers_larger_than_one_frame_in_all_are_read(sandbox):
+    tests = Asserts(tuple(f"assert len(f({i})) == 60000" for i in range(6)))
+    assert sandbox.run(Program("def f(x): return [x] * 60000"), tests).passed == 6
+    flood = Asserts(tuple(f"assert f({i}) == ''" for i in range(40)))
+    result = sandbox.run(Program("def f(x): return 'x' * 500000"), flood)
+    assert {test.status for test in result.tests} == {"protocol"}
+
+
+def test_tests_with_random_inputs_ask_the_same_of_every_program():
+    tests = Asserts(("for _ in range(3):\n    assert f(random.random()) is None",), setup="import random")
+    code = "seen = []\ndef f(x):\n    seen.append(x)\n    if len(seen) == 3: raise ValueError(repr(seen))\n"
+    with Sandbox(workers=1) as box:
+        told = [box.run(Program(f"{code}# {i}"), tests).tests[0].message for i in range(3)]
+    assert len(set(told)) == 1
+    assert "0." in told[0]
+
+
+def test_what_was_late_is_run_again():
+    with Sandbox(workers=1) as box:
+        late = Program("def f(x):\n    while x == 2: pass\n    return 2 * x")
+        first = box.run(late, DOUBLE, time_limit_s=0.2)
+        assert first.tests[0].status == "timeout"
+        assert box.run(late, DOUBLE, time_limit_s=0.2) is not first
+
+
+def test_crashes_between_tests_of_methods_cost_only_themselves(sandbox):
+    """The next attempt of a run has the same number as the one before; orders for that one must not reach it."""
+    source = "import unittest\nclass T(unittest.TestCase):\n"
+    source += "".join(f"    def test_{i}(self): self.assertEqual(g({i}), {i})\n" for i in range(6))
+    code = "import os\ndef g(x):\n    if x in (1, 3): os._exit(1)\n    return x\n"
+    for i in range(8):
+        found = sandbox.run(Program(f"{code}# {i}"), UnitTests(source))
+        assert [test.status for test in found.tests] == ["pass", "error", "pass", "error", "pass", "pass"]
