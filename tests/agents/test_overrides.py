@@ -214,7 +214,8 @@ def test_presets_of_the_package_name_known_settings(monkeypatch):
     )
     for name in list_presets():
         config = load_config(None, presets=[name])
-        assert config.env_id.startswith("writing/"), find_preset(name)
+        assert name.partition("-")[0] == "builtin" or config.env_id.startswith("writing/"), find_preset(name)
+        assert spec(config.env_id).settings().keys() >= config.env_kwargs.keys()
         if name.startswith("paper/"):
             assert config.team.model == "Qwen/Qwen3-1.7B"
             assert config.team.tuning == ("lora" if name.endswith("-lora") else "full")

@@ -123,8 +123,8 @@ def test_the_novice_succeeds_seldom_and_sometimes():
     played = play_scripted(env, "novice", env.tasks[:300], seed=1)
     solved = np.mean([record["success"] for record in played])
     some = np.mean([record["metrics"]["pass_rate"] > 0 for record in played])
-    assert 0.01 <= solved <= 0.06
-    assert 0.1 <= some <= 0.3
+    assert 0.1 <= solved <= 0.3
+    assert 0.25 <= some <= 0.55
     assert np.mean([record["metrics"]["syntax"] for record in played]) == 1
 
 

@@ -21,6 +21,8 @@ from collm_envs.sandbox import Asserts, Program, Sandbox, SandboxError, UnitTest
 from collm_envs.sandbox.plan import plan
 from collm_envs.sandbox.runs import Run
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[3]
 OWN = Path(__file__).with_name("attacks.jsonl")
 FURTHER = ROOT.parent / "shared" / "data" / "attacks.jsonl"
@@ -32,8 +34,6 @@ DOUBLE = Asserts(["assert f(2) == 4", "assert f(5) == 10"])
 TALLY = """
 import unittest
 from unittest.mock import MagicMock
-
-pytestmark = pytest.mark.system
 
 WORDS = ["b", "a", "b"]
 
