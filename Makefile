@@ -27,7 +27,8 @@ demo: $(READY) ## train CoLLM-CC on a small writing task, about three minutes on
 	$(BIN)/collm train --preset builtin-writing
 
 test: $(READY) ## all tests that CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not drill and not gpu and not alone"
+	$(BIN)/python -m pytest -m "alone and not slow"
 
 check: $(READY) ## lint, format, types, spelling, quick unit tests
 	$(BIN)/ruff check .

@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (DOCS / name).parent.mkdir(exist_ok=True)
         (DOCS / name).write_text(text, encoding="utf-8")
     for name, frame in drawn.items():
+        (DOCS / name).parent.mkdir(exist_ok=True)
         Image.fromarray(frame).save(DOCS / name, optimize=True)
     for name in left_over:
         (DOCS / name).unlink()

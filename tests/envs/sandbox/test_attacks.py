@@ -21,7 +21,7 @@ from collm_envs.sandbox import Asserts, Program, Sandbox, SandboxError, UnitTest
 from collm_envs.sandbox.plan import plan
 from collm_envs.sandbox.runs import Run
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.alone]
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN = Path(__file__).with_name("attacks.jsonl")

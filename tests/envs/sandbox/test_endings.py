@@ -19,6 +19,7 @@ from collm_envs.sandbox import Asserts, Program, Sandbox, SandboxError, UnitTest
 
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.alone,
     pytest.mark.skipif(platform.system() != "Linux", reason="processes are looked up as Linux shows them"),
 ]
 DOUBLE = Asserts(["assert f(2) == 4"])
