@@ -130,6 +130,8 @@ class Run:
     def _frames(self, report: dict[str, Any]) -> list[list[Any]]:
         frames = [unpack(body.encode("latin-1")) for body in report["frames"]]
         if not frames or frames[0] != [self.nonce, "ready"]:
+            if report["end"] == "flood":  # so much, and so soon, that nothing of it could be read
+                raise BadFrame("the program sent more than it was asked for")
             raise Infra(f"a child was not ready: {report['end']}")
         for frame in frames:
             if not isinstance(frame, list) or len(frame) < 2 or frame[0] != self.nonce:

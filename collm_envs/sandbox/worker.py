@@ -192,11 +192,12 @@ class Worker:
                     return frames, "closed"
                 size += len(data)
                 reader.feed(data)
+                known = len(frames)
                 try:
-                    new = list(_bodies(reader))
+                    frames.extend(_bodies(reader))  # those before a bad one are kept
                 except BadFrame:
                     return frames, "flood"
-                frames += new
+                new = frames[known:]
                 if last is not None and new and new[-1] == last:
                     return frames[:-1], "last"
                 if size > MAX_TOTAL or len(frames) > job["most"]:
