@@ -33,14 +33,14 @@ def forms(suite: str) -> Iterator[tuple[str, dict[str, str]]]:
 def run(env: str, settings: dict[str, str], options: argparse.Namespace) -> dict:
     """One form: its comparison, from its file where it was run before."""
     name = "-".join([env.partition("/")[2], *settings.values()])
-    folder = options.runs / name
+    folder = options.runs.absolute() / name  # the comparison runs from the checkout's root
     file = folder / "compare.json"
     if not file.is_file():
-        words = [sys.executable, str(ROOT / "examples" / "compare_seeds.py"), "--env", env]
+        words = [sys.executable, "examples/compare_seeds.py", "--env", env]
         words += ["--seeds", str(options.seeds), "--joint-samples", str(options.joint_samples)]
         words += ["--processes", str(options.processes), "--runs", str(folder / "runs"), "--out", str(file)]
         words += ["--algorithms", options.algorithms, *(f"{key}={value}" for key, value in settings.items())]
-        subprocess.run([*words, *options.settings], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*words, *options.settings], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     return json.loads(file.read_text(encoding="utf-8"))
 
 
