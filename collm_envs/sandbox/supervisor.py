@@ -20,6 +20,7 @@ import time
 from collections import deque
 from typing import Any
 
+from collm_envs.sandbox import absent
 from collm_envs.sandbox.bench import run_slot
 from collm_envs.sandbox.confine import Limits, Walls
 from collm_envs.sandbox.frames import HEADER, MAX_FRAME, Closed, Reader, pack, unpack
@@ -312,6 +313,7 @@ class _Nursery:
         for name in config["preload"]:
             importlib.import_module(name)
         sys.path += config["path"]
+        absent.install()
 
     def serve(self) -> None:
         while True:

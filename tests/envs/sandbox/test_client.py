@@ -71,6 +71,8 @@ def statuses(sandbox, code, tests=DOUBLE, **limits):
         ("import os; os._exit(0)", ["error"] * 3),
         ("import os\ndef f(x):\n    if x == 5: os.abort()\n    return 2 * x", ["pass", "error", "pass"]),
         ("import numpy\ndef f(x): return numpy.int64(2 * x)", ["pass"] * 3),
+        # Installed, but not granted: missing like any other, so that a library may do without it.
+        ("try:\n    import torch\nexcept ModuleNotFoundError:\n    def f(x): return 2 * x", ["pass"] * 3),
         ("def f(x): return '\ud800'", ["error"] * 3),  # no source text can hold it
         ("def f(x): return chr(0xd800)", ["fail"] * 3),
         ("import sys\nprint('x' * 10**6)\ndef f(x): return 2 * x", ["pass"] * 3),
