@@ -8,7 +8,7 @@ tokenised; the paper's m_t (turn and last score) is appended when asked for and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -123,6 +123,25 @@ class Critic:
         """Values of token sequences under one critic: [B]. Gradients flow."""
         return self.heads[member](self.backbones[member].last_hidden(member, sequences))
 
+    def score(
+        self, member: str, sequences: Sequence[Sequence[int]], budget: int
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Values of many sequences under one critic, a batch at a time.
+
+        The critic chooses the batches, so that histories which share a beginning may share its computation.
+
+        Args:
+            member: whose values.
+            sequences: Q lists of token ids.
+            budget: most tokens per batch.
+
+        Yields:
+            Indices of the sequences, [B], and their values, [B]; every sequence comes once. Gradients flow, so
+            use a batch before asking for the next.
+        """
+        for rows in token_batches([len(s) for s in sequences], budget):
+            yield np.array(rows), self.forward(member, [sequences[i] for i in rows])
+
     @torch.no_grad()
     def values(self, encoded: Encoded, budget: int) -> Floats:
         """Values of encoded queries.
@@ -137,8 +156,8 @@ class Critic:
         columns = []
         for member, sequences in encoded.items():
             column = np.zeros(len(sequences))
-            for rows in token_batches([len(s) for s in sequences], budget):
-                column[rows] = self.forward(member, [sequences[i] for i in rows]).double().cpu().numpy()
+            for rows, value in self.score(member, sequences, budget):
+                column[rows] = value.double().cpu().numpy()
             columns.append(column)
         return columns[0] if self.owners == "one" else np.stack(columns, axis=1)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from collm_agents.advantages import Estimate, Estimator, child_scan, normalise
-from collm_agents.batch import Floats, Rollouts, token_batches
+from collm_agents.batch import Floats, Rollouts
 from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic, Encoded
 from collm_agents.losses import policy_loss, value_loss
@@ -235,9 +235,10 @@ class Learner:
             for _ in range(config.critic_epochs):
                 self.optimizers[member].zero_grad(set_to_none=True)
                 total = 0.0
-                for batch in token_batches([len(sequences[q]) for q in use], config.microbatch_tokens):
+                for batch, value in critic.score(
+                    member, [sequences[q] for q in use], config.microbatch_tokens
+                ):
                     q = use[batch]
-                    value = critic.forward(member, [sequences[i] for i in q])
                     goal = torch.as_tensor(target[q], dtype=torch.float32, device=value.device)
                     scale = torch.as_tensor(weight[q], dtype=torch.float32, device=value.device)
                     loss = config.value_coef * value_loss(value, goal, scale)

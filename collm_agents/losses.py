@@ -27,6 +27,11 @@ def masked_log_softmax(logits: Tensor, temperature: float, banned: Tensor) -> Te
     return torch.log_softmax(scaled.masked_fill(banned[: scaled.shape[-1]], float("-inf")), dim=-1)
 
 
+def token_entropy(logp: Tensor) -> Tensor:
+    """Entropy in nats of distributions given as log-probs, [..., V] -> [...]; banned tokens (-inf) count 0."""
+    return -(logp.exp() * logp.masked_fill(logp == float("-inf"), 0.0)).sum(-1)
+
+
 def policy_loss(
     logprob: Tensor,
     old_logprob: Tensor,

@@ -6,8 +6,8 @@ its own member of it. Teams of different bases and tokenizers are several backbo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from collm_agents.batch import token_batches
 from collm_agents.chat import ChatFormat, History
 from collm_agents.config import SamplingConfig, TeamConfig, resolve_tuning
 from collm_agents.draws import DrawKey
-from collm_agents.losses import masked_log_softmax
+from collm_agents.losses import masked_log_softmax, token_entropy
 from collm_agents.models import loading
-from collm_agents.models.backbone import Backbone
+from collm_agents.models.backbone import BASE, Backbone
 from collm_agents.models.sampler import draw
 from collm_envs.errors import InputError, SettingError, suggest
 
@@ -66,11 +66,19 @@ class Reply:
 
 @dataclass(frozen=True)
 class Scored:
-    """A batch of teacher-forced rows: which ones, [B], their log-probs and the mask of reply tokens, [B, L]."""
+    """A batch of teacher-forced rows.
+
+    Attributes:
+        rows: which ones, [B].
+        logprob: log-probs of their tokens, [B, L], 0 on padding.
+        mask: reply tokens, [B, L].
+        entropy: entropy of each token's distribution in nats, [B, L], 0 on padding; None where not asked for.
+    """
 
     rows: np.ndarray
     logprob: Tensor
     mask: Tensor
+    entropy: Tensor | None = None
 
 
 def agent_specs(config: TeamConfig, agents: Sequence[str]) -> list[AgentSpec]:
@@ -93,7 +101,12 @@ def agent_specs(config: TeamConfig, agents: Sequence[str]) -> list[AgentSpec]:
 
 
 def build_backbones(
-    wanted: Mapping[str, tuple[str, str]], config: TeamConfig, device: str, seed: int
+    wanted: Mapping[str, tuple[str, str]],
+    config: TeamConfig,
+    device: str,
+    seed: int,
+    *,
+    referenced: Collection[str] = (),
 ) -> dict[str, Backbone]:
     """One backbone per distinct base and tuning.
 
@@ -102,6 +115,7 @@ def build_backbones(
         config: dtype and adapter sizes.
         device: where the models live.
         seed: for the adapters' initial weights.
+        referenced: members whose untrained base will be asked for.
 
     Returns:
         Backbone by member name.
@@ -113,8 +127,15 @@ def build_backbones(
     found: dict[str, Backbone] = {}
     for (model, tuning), members in groups.items():
         backbone = Backbone(
-            model, members, tuning=tuning, lora=config.lora, dtype=dtype, device=device, seed=seed
-        )  # fmt: skip
+            model,
+            members,
+            tuning=tuning,
+            lora=config.lora,
+            dtype=dtype,
+            device=device,
+            seed=seed,
+            reference=not set(members).isdisjoint(referenced),
+        )
         found.update(dict.fromkeys(members, backbone))
     return found
 
@@ -238,8 +259,20 @@ class AgentTeam:
         Returns:
             Log-probs, [B, L], 0 on padding, and the mask of reply tokens, [B, L]. Gradients flow.
         """
-        backbone = self.backbones[agent]
-        logits = backbone.reply_logits(self.member[agent], prompts, replies)
+        scored = self._scored(agent, self.member[agent], prompts, replies, entropy=False)
+        return scored.logprob, scored.mask
+
+    def _scored(
+        self,
+        agent: str,
+        weights: str,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Sequence[int]],
+        *,
+        entropy: bool,
+    ) -> Scored:
+        """One batch under the given weights of the agent's backbone."""
+        logits = self.backbones[agent].reply_logits(weights, prompts, replies)
         longest = logits.shape[1]
         target = torch.zeros((len(replies), longest), dtype=torch.long)
         mask = torch.zeros((len(replies), longest), dtype=torch.bool)
@@ -249,11 +282,19 @@ class AgentTeam:
         target, mask = target.to(logits.device), mask.to(logits.device)
         banned = self.formats[agent].banned.to(logits.device)
         logp = masked_log_softmax(logits, self.sampling.temperature, banned)
-        picked = logp.gather(-1, target[..., None]).squeeze(-1)
-        return picked.masked_fill(~mask, 0.0), mask
+        picked = logp.gather(-1, target[..., None]).squeeze(-1).masked_fill(~mask, 0.0)
+        spread = token_entropy(logp).masked_fill(~mask, 0.0) if entropy else None
+        return Scored(np.arange(len(replies)), picked, mask, spread)
 
     def score(
-        self, member: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], budget: int
+        self,
+        member: str,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Sequence[int]],
+        budget: int,
+        *,
+        entropy: bool = False,
+        reference: bool = False,
     ) -> Iterator[Scored]:
         """Log-probs of many rows of one member's agents, a batch at a time.
 
@@ -264,12 +305,17 @@ class AgentTeam:
             prompts: N lists of token ids.
             replies: N lists of token ids.
             budget: most tokens per batch.
+            entropy: also give the entropy of each token's distribution.
+            reference: under the base's weights as they were before training, in place of the member's.
 
         Yields:
             Batches; every row is in exactly one. Gradients flow, so use a batch before asking for the next.
         """
         agent = self.users[member][0]
+        weights = BASE if reference else member
         lengths = [len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)]
         for rows in token_batches(lengths, budget):
-            logprob, mask = self.logprobs(agent, [prompts[i] for i in rows], [replies[i] for i in rows])
-            yield Scored(np.array(rows), logprob, mask)
+            scored = self._scored(
+                agent, weights, [prompts[i] for i in rows], [replies[i] for i in rows], entropy=entropy
+            )
+            yield replace(scored, rows=np.array(rows))

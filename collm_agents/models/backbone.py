@@ -24,6 +24,8 @@ from collm_agents.draws import derive
 from collm_agents.models import loading
 from collm_envs.errors import InputError
 
+BASE = "__base__"  # names the base as it was loaded, where a member's name is asked for
+
 
 class Backbone:
     """One base model and its members.
@@ -37,6 +39,8 @@ class Backbone:
             since updates of usual size are lost to bfloat16's rounding.
         device: where the model lives.
         seed: an adapter's initial weights are drawn from it and the member's name.
+        reference: whether the untrained base will be asked for (`BASE`): adapters leave it as it is, full tuning
+            needs one more copy for it.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Backbone:
         dtype: torch.dtype,
         device: str,
         seed: int = 0,
+        reference: bool = False,
     ) -> None:
         self.name, self.tuning, self.device = name, tuning, device
         self.members = tuple(members)
@@ -68,6 +73,7 @@ class Backbone:
             )
         self.context_length = loading.context_length(base.config)
         self._peft: Any = None
+        self._based = False  # whether the adapters are switched off
         self._copies: dict[str, Any] = {}
         if tuning == "lora":
             self._peft = _with_adapters(base, self.members, lora, seed)
@@ -78,13 +84,26 @@ class Backbone:
             self._copies[self.members[-1]] = base
             for model in self._copies.values():
                 model.requires_grad_(True)
+            if reference:
+                self._copies[BASE] = copy.deepcopy(base).requires_grad_(False)
 
     def module(self, member: str) -> Any:
-        """The causal LM as this member has it, ready to be called. Valid until another member is asked for."""
-        if member not in self.members:
+        """The causal LM as this member has it, ready to be called. Valid until another member is asked for.
+
+        `BASE` is the base without any training, the reference of KL terms.
+        """
+        known = self._copies if self._peft is None else (*self.members, BASE)
+        if member not in known:
             raise KeyError(f"backbone {self.name!r} has no member {member!r}")
         if self._peft is None:
             return self._copies[member]
+        if member == BASE:
+            self._peft.base_model.disable_adapter_layers()
+            self._based = True
+            return self._peft
+        if self._based:
+            self._peft.base_model.enable_adapter_layers()
+        self._based = False
         # peft lets gradients into the active adapter only, which is what a member's pass should do.
         self._peft.set_adapter(member)
         return self._peft
