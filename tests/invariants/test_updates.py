@@ -171,9 +171,9 @@ def test_greedy_siblings_are_never_trained():
     assert (weight[greedy] == 0).all()
     seen = []
     found = learner(players, estimator)
-    logprobs = found.team.logprobs
-    players.logprobs = lambda agent, prompts, replies: (
-        seen.extend(replies) or logprobs(agent, prompts, replies)
+    score = found.team.score
+    players.score = lambda member, prompts, replies, *more, **options: (
+        seen.extend(replies) or score(member, prompts, replies, *more, **options)
     )
     changed = list(rollouts.rows.reply)
     for row in greedy:
