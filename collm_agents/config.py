@@ -251,7 +251,20 @@ class LearnerConfig(Section):
         "learning rate of the critic; 0: 1e-3 for the built-in model, else 3e-5 (lora) or 3e-6 (full)",
         low=0,
     )
-    weight_decay: float = setting(0.0, "AdamW weight decay", low=0)
+    weight_decay: float = setting(0.0, "decoupled weight decay", low=0)
+    optimizer: str = setting(
+        "adamw",
+        "adamw; adamw8bit (moments in 8 bits, with bitsandbytes on an accelerator); adafactor (almost no memory)",
+        choices=("adamw", "adamw8bit", "adafactor"),
+    )
+    lr_schedule: str = setting(
+        "auto",
+        "course of all learning rates over the budget: constant (the paper), linear or cosine down to lr_end; "
+        "auto: linear for the built-in model, else constant",
+        choices=("auto", "constant", "linear", "cosine"),
+    )
+    lr_end: float = setting(0.0, "share of the learning rates left when the budget is spent", low=0, high=1)
+    lr_warmup: int = setting(0, "updates over which learning rates rise from 0", low=0)
     update_epochs: int = setting(2, "passes over a buffer", low=1)
     critic_epochs: int = setting(2, "passes of the critic over a buffer", low=1)
     minibatches: int = setting(1, "parts a buffer is split into, one optimizer step each", low=1)
@@ -379,11 +392,17 @@ def resolved(config: Config, reply_words: int | None = None) -> Config:
     bases = [(own.model or team.model, own.tuning or team.tuning) for own in team.agents.values()]
     bases.append((team.model, team.tuning))
     kinds = [model if model == "builtin" else resolve_tuning(tuning, model) for model, tuning in bases]
+    schedule = config.learner.lr_schedule
+    if schedule == "auto":
+        schedule = "linear" if set(kinds) == {"builtin"} else "constant"
     tokens, lr, critic_lr = _DEFAULTS[max(kinds, key=list(_DEFAULTS).index)]
     if reply_words and set(kinds) == {"builtin"}:
         tokens = min(tokens, reply_words + SPARE_TOKENS)
     sampling = dataclasses.replace(team.sampling, max_new_tokens=team.sampling.max_new_tokens or tokens)
     learner = dataclasses.replace(
-        config.learner, lr=config.learner.lr or lr, critic_lr=config.learner.critic_lr or critic_lr
+        config.learner,
+        lr=config.learner.lr or lr,
+        critic_lr=config.learner.critic_lr or critic_lr,
+        lr_schedule=schedule,
     )
     return dataclasses.replace(config, team=dataclasses.replace(team, sampling=sampling), learner=learner)

@@ -20,6 +20,7 @@ from collm_agents.batch import Floats, Rollouts
 from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic, Encoded
 from collm_agents.losses import policy_loss, value_loss
+from collm_agents.optim import make_optimizer, rate_factor
 from collm_agents.team import AgentTeam, Scored
 from collm_envs.errors import CollmError, SettingError
 
@@ -42,25 +43,24 @@ class Learner:
         self, team: AgentTeam, critic: Critic | None, estimator: Estimator, config: LearnerConfig
     ) -> None:
         self.team, self.critic, self.estimator, self.config = team, critic, estimator, config
-        if not config.lr or not config.critic_lr:
-            raise SettingError("a learning rate is open; config.resolved() fills it in")
+        if not config.lr or not config.critic_lr or config.lr_schedule == "auto":
+            raise SettingError("a learning rate or its schedule is open; config.resolved() fills it in")
         self.updates = 0
-        self.optimizers: dict[str, torch.optim.AdamW] = {
-            member: self._adamw(team.backbones[users[0]].parameters(member), config.lr)
-            for member, users in team.users.items()
-        }
+        wanted = {m: (team.backbones[users[0]].parameters(m), config.lr) for m, users in team.users.items()}
         if critic is not None:
-            for member in critic.members:
-                self.optimizers[member] = self._adamw(critic.parameters(member), config.critic_lr)
+            wanted |= {member: (critic.parameters(member), config.critic_lr) for member in critic.members}
+        self.rates = {member: lr for member, (_, lr) in wanted.items()}
+        self.optimizers = {
+            member: make_optimizer(config.optimizer, parameters.values(), lr, config.weight_decay)
+            for member, (parameters, lr) in wanted.items()
+        }
 
-    def _adamw(self, parameters: Mapping[str, torch.nn.Parameter], lr: float) -> torch.optim.AdamW:
-        return torch.optim.AdamW(list(parameters.values()), lr=lr, weight_decay=self.config.weight_decay)
-
-    def update(self, rollouts: Rollouts) -> dict[str, float]:
+    def update(self, rollouts: Rollouts, progress: float = 0.0) -> dict[str, float]:
         """Learn from one buffer.
 
         Args:
             rollouts: what was sampled by the present policy.
+            progress: share of the run's budget spent before this update, for the learning rates' schedule.
 
         Returns:
             Metrics by name.
@@ -69,9 +69,11 @@ class Learner:
             NonFiniteError: before any step of the agent or critic concerned.
         """
         start = time.perf_counter()
+        factor = self._set_rates(progress)
         encoded, values = self._values(rollouts)
         estimate = self.estimator(rollouts, values)
         metrics: dict[str, float] = {"values_s": time.perf_counter() - start, **estimate.metrics}
+        metrics["lr"] = self.config.lr * factor
         start = time.perf_counter()
         if encoded is not None and self.config.critic_warmup > self.updates:
             metrics["warmup"] = 1.0
@@ -84,6 +86,14 @@ class Learner:
         metrics["critic_s"] = time.perf_counter() - start
         self.updates += 1
         return metrics
+
+    def _set_rates(self, progress: float) -> float:
+        config = self.config
+        factor = rate_factor(config.lr_schedule, progress, self.updates, config.lr_warmup, config.lr_end)
+        for member, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.rates[member] * factor
+        return factor
 
     # -- values ----------------------------------------------------------------------------------------------
 

@@ -85,13 +85,15 @@ class Trainer:
         self.progress = Progress()
 
     @property
+    def spent(self) -> float:
+        """Share of the budget that is spent."""
+        p = self.progress
+        return p.joint_samples / self.budget if self.budget else p.tasks / self.task_budget
+
+    @property
     def done(self) -> bool:
         """Whether the budget is spent."""
-        p = self.progress
-        return bool(
-            (self.budget and p.joint_samples >= self.budget)
-            or (self.task_budget and p.tasks >= self.task_budget)
-        )
+        return self.spent >= 1.0
 
     def run(self) -> Progress:
         """Train to the end of the budget; evaluates at the start, at intervals and at the end."""
@@ -119,7 +121,7 @@ class Trainer:
         p = self.progress
         start = time.perf_counter()
         rollouts = self.collector.collect(list(self._next_tasks()), p.updates)
-        metrics = self.learner.update(rollouts)
+        metrics = self.learner.update(rollouts, self.spent)
         p.updates += 1
         p.joint_samples += rollouts.joint_samples
         p.tasks += len(rollouts.tasks)

@@ -110,7 +110,10 @@ def critic(
 def learner(found_team, estimator, found_critic=None, **settings) -> Learner:
     """A learner with small, plain settings."""
     return Learner(
-        found_team, found_critic, estimator, LearnerConfig(**{"lr": 1e-3, "critic_lr": 1e-3, **settings})
+        found_team,
+        found_critic,
+        estimator,
+        LearnerConfig(**{"lr": 1e-3, "critic_lr": 1e-3, "lr_schedule": "constant", **settings}),
     )
 
 
