@@ -146,6 +146,51 @@ def row_mean(per_node: Floats, rollouts: Rollouts, use: Bools) -> tuple[Floats, 
     return total / np.maximum(count, 1), count > 0
 
 
+def child_mean(x: Floats, rollouts: Rollouts) -> Floats:
+    """Mean of x over the children of each node, 0 where there are none.
+
+    Args:
+        x: per node, [M] or [M, A].
+        rollouts: the forest.
+
+    Returns:
+        Per node, of the shape of `x`.
+    """
+    nodes = rollouts.nodes
+    total, count = np.zeros_like(x, dtype=np.float64), np.zeros(len(nodes))
+    child = np.flatnonzero(nodes.parent >= 0)
+    child = child[nodes.greedy[child] == nodes.greedy[nodes.parent[child]]]
+    np.add.at(total, nodes.parent[child], x[child])
+    np.add.at(count, nodes.parent[child], 1.0)
+    return total / np.maximum(count, 1.0).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def row_groups(rollouts: Rollouts) -> Ints:
+    """Group of each row for baselines, [N]: the node's group, apart for each agent."""
+    group = np.zeros(len(rollouts.rows), dtype=np.int64)
+    count = len(rollouts.agents)
+    group[rollouts.row_of] = rollouts.nodes.group[:, None] * count + np.arange(count)
+    return group
+
+
+def explained_variance(value: Floats, target: Floats, weight: Floats) -> float:
+    """How much of the targets a critic knows: 1 - Var(target - value) / Var(target), weighted.
+
+    Args:
+        value: [Q].
+        target: [Q].
+        weight: [Q].
+
+    Returns:
+        At most 1; 0 for a constant, below 0 for worse than that, and 0 where the targets do not vary.
+    """
+    w = weight / max(float(weight.sum()), 1e-12)
+    variance = float((w * (target - (w * target).sum()) ** 2).sum())
+    error = target - value
+    residual = float((w * (error - (w * error).sum()) ** 2).sum())
+    return 1.0 - residual / variance if variance > 1e-12 else 0.0
+
+
 BASELINES = ("mean", "none", "leave_one_out", "max", "greedy")
 
 

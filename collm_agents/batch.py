@@ -89,7 +89,7 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Rows:
-    """Replies as tokens.
+    """Replies as tokens. A scripted agent's have none: prompt and reply are then empty.
 
     Attributes:
         agent: index of the agent, [N].
@@ -113,6 +113,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.agent)
+
+    @property
+    def drawn(self) -> Bools:
+        """Rows that a model drew, [N]."""
+        return np.array([len(reply) > 0 for reply in self.reply], dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class Rollouts:
             "row_of is not [M, A]": self.row_of.shape != (len(nodes), len(self.agents)),
             "a node comes before its parent": bool((nodes.parent >= np.arange(len(nodes))).any()),
             "a point comes before its parent": bool((points.parent >= np.arange(len(points))).any()),
-            "a row is empty": any(not reply for reply in rows.reply),
+            "a row is empty": any(not r and p for p, r in zip(rows.prompt, rows.reply, strict=True)),
             "a terminated node leads on": bool((nodes.terminated & (nodes.next_point >= 0)).any()),
             "a node both terminated and truncated": bool((nodes.terminated & nodes.truncated).any()),
         }

@@ -52,7 +52,10 @@ def save(
         team.backbones[users[0]].save(member, partial / "agents" / member)
     if critic is not None:
         for member in critic.members:
-            critic.backbones[member].save(member, partial / "critics" / member)
+            if critic.share:  # its weights are the agent's
+                (partial / "critics" / member).mkdir(parents=True)
+            else:
+                critic.backbones[member].save(member, partial / "critics" / member)
             head = {k: v.detach().cpu().contiguous() for k, v in critic.heads[member].state_dict().items()}
             save_file(head, partial / "critics" / member / "value_head.safetensors")
     torch.save(learner.state_dict(), partial / "learner.pt")
@@ -111,7 +114,8 @@ def load(folder: Path, team: AgentTeam, critic: Critic | None, learner: Learner)
     if critic is not None:
         for member in critic.members:
             place = folder / "critics" / member
-            critic.backbones[member].load(member, place)
+            if not critic.share:
+                critic.backbones[member].load(member, place)
             critic.heads[member].load_state_dict(load_file(place / "value_head.safetensors"))
     learner.load_state_dict(torch.load(folder / "learner.pt", map_location="cpu", weights_only=True))
     return json.loads((folder / "progress.json").read_text(encoding="utf-8"))

@@ -1,12 +1,14 @@
 """`Collector`: tasks in, `Rollouts` out.
 
 For trainers and evaluations. Plays one tree of episodes per task: at every decision point it draws the branching's
-number of joint replies, clones the environment for each, and goes on from where each led. It owns the agents'
-memories and the keys of their draws; it knows nothing of advantages or losses.
+number of replies per agent, pairs them into joint replies (`aligned`: g-th with g-th; `cross`: every combination),
+clones the environment for each, and goes on from where each led. It owns the agents' memories and the keys of
+their draws; it knows nothing of advantages or losses.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,8 +19,9 @@ import numpy as np
 from collm_agents.batch import Nodes, Points, Rollouts, Rows
 from collm_agents.chat import History
 from collm_agents.draws import DrawKey, derive
-from collm_agents.team import AgentTeam, Reply, Request
-from collm_envs.errors import InputError, SettingError
+from collm_agents.protocols import PROTOCOLS, Said, Seat
+from collm_agents.team import AgentTeam, scripted_reply
+from collm_envs.errors import InputError
 from collm_envs.history import entry
 from collm_envs.task import Task
 from collm_envs.vector import Step, VecEnv
@@ -26,7 +29,10 @@ from collm_envs.vector import Step, VecEnv
 
 @dataclass(frozen=True)
 class Branch:
-    """A place where agents are about to reply: an environment row and what the agents remember."""
+    """A place where agents are about to reply: an environment row and what the agents remember.
+
+    `histories` are their memories up to where the reply begins, `before` without the newest observation `seen`.
+    """
 
     row: int
     point: int
@@ -35,23 +41,35 @@ class Branch:
     path: tuple[int, ...]
     weight: float
     greedy: bool
+    before: tuple[History, ...]
+    seen: tuple[str, ...]
     histories: tuple[History, ...]
     local: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Move:
-    """One joint action that was played: from where, which child, and what it led to."""
+    """One joint action that was played: from where, which child, by whose rows, and what it led to."""
 
     branch: Branch
-    child: int
-    greedy: bool
+    child: _Child
+    said: Sequence[Said]
+    rows: Sequence[int]
     group: int
     weight: float
     turn: int
     step: Step
     state: str
     info: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Child:
+    """One joint reply of a point: its branch index, which of each agent's replies it is made of, greediness."""
+
+    index: int
+    picks: tuple[int, ...]
+    greedy: bool = False
 
 
 @dataclass
@@ -83,10 +101,12 @@ class Collector:
     Args:
         vec: the vector environment.
         team: the agents.
-        branching: joint replies drawn per turn, one number per turn of the horizon.
+        branching: replies drawn per agent and turn, one number per turn of the horizon.
         seed: seed of the draws.
+        joint_mode: `aligned`: the g-th replies of all agents make a joint reply; `cross`: every combination does.
         greedy_sibling: also play a greedy joint reply at every point, as a baseline.
         greedy: play greedily throughout (evaluation); the branching is then 1.
+        protocol: how a joint reply comes about (`protocols.PROTOCOLS`); training is `parallel`.
     """
 
     def __init__(
@@ -96,12 +116,16 @@ class Collector:
         branching: Sequence[int],
         seed: int,
         *,
+        joint_mode: str = "aligned",
         greedy_sibling: bool = False,
         greedy: bool = False,
+        protocol: str = "parallel",
     ) -> None:
         self.vec, self.team, self.seed = vec, team, seed
         self.branching = tuple(int(k) for k in branching)
-        self.greedy_sibling, self.greedy = greedy_sibling, greedy
+        self.joint_mode, self.greedy_sibling, self.greedy = joint_mode, greedy_sibling, greedy
+        self.protocol = PROTOCOLS[protocol]
+        self.drafted = 0  # tokens of the last collection that a protocol drew and the environment never saw
         self.seconds: dict[str, float] = {}
 
     def collect(self, tasks: Sequence[Task], update: int) -> Rollouts:
@@ -115,7 +139,7 @@ class Collector:
             The forest.
         """
         self.seconds = {"sample_s": 0.0, "env_s": 0.0}
-        waited = self.vec.waited_s
+        waited, self.drafted = self.vec.waited_s, 0
         forest = _Forest()
         names = _occurrences([task.id for task in tasks])
         branches = self._roots(forest, tasks, names, update)
@@ -135,104 +159,157 @@ class Collector:
         self.seconds["env_s"] += time.perf_counter() - start
         agents, branches = self.team.agents, []
         for tree, seen in enumerate(observations):
-            observed = [self.team.observe(a, History(), seen[a]) for a in agents]
-            histories = tuple(h for h in observed if h is not None)
+            before, shown = (History(),) * len(agents), tuple(seen[a] for a in agents)
+            histories = self._observe(before, shown)
             if len(histories) < len(agents):
                 raise InputError(f"the first prompt of task {tasks[tree].id!r} does not fit the context")
             local = tuple(entry(a, 0, "sees", seen[a]) for a in agents)
             point = forest.add(
                 forest.points, tree=tree, parent=-1, turn=0, state=states[tree], local=local, info=infos[tree]
             )
-            branches.append(Branch(tree, point, -1, -1, (), 1.0 / len(tasks), False, histories, local))
+            weight = 1.0 / len(tasks)
+            branches.append(Branch(tree, point, -1, -1, (), weight, False, before, shown, histories, local))
         return branches
+
+    def _observe(self, before: Sequence[History], seen: Sequence[str]) -> tuple[History, ...]:
+        """Memories with the newest observations; fewer than there are agents where one does not fit."""
+        observed = map(self.team.observe, self.team.agents, before, seen)
+        return tuple(history for history in observed if history is not None)
 
     def _turn(
         self, forest: _Forest, branches: list[Branch], names: list[str], update: int, turn: int, width: int
     ) -> list[Branch]:
         """Draw, play and record one turn of all branches; returns where play goes on."""
-        plan = [(b, g, greedy) for b in branches for g, greedy in self._children(b, width)]
-        replies = self._draw(plan, forest, names, update)
+        plan = [(branch, child) for branch in branches for child in self._children(branch, width)]
+        said = self._draw(plan, forest, names, update)
         start = time.perf_counter()
         first_child: dict[int, int] = {}
         env_rows: list[int] = []
-        for branch, _, _ in plan:
+        for branch, _ in plan:
             # The first child takes the environment on itself; its siblings need copies made before it moves.
             taken = first_child.setdefault(branch.row, len(env_rows)) != len(env_rows)
             env_rows.append(self.vec.clone([branch.row])[0] if taken else branch.row)
-        count = len(self.team.agents)
         actions = {
-            row: {a: replies[i * count + j].text for j, a in enumerate(self.team.agents)}
-            for i, row in enumerate(env_rows)
+            row: {a: one.reply.text for a, one in zip(self.team.agents, joint, strict=True)}
+            for row, joint in zip(env_rows, said, strict=True)
         }
         steps = self.vec.step(actions)
         states, infos = self.vec.states(env_rows), self.vec.global_infos(env_rows)
         self.seconds["env_s"] += time.perf_counter() - start
         groups: dict[tuple[str, int], int] = {}
+        rows: dict[tuple[int, int, int], int] = {}
         ahead = []
-        for i, (branch, g, greedy) in enumerate(plan):
+        for i, (branch, child) in enumerate(plan):
             # Siblings are compared with each other; where a turn does not branch, the single children of one
             # group of siblings are, so that paths keep a baseline after their first turn.
             key = ("point", branch.point) if width > 1 or branch.group < 0 else ("group", branch.group)
             if key not in groups:
                 groups[key] = forest.new_group()
-            weight = 0.0 if greedy else branch.weight / (1 if self.greedy else width)
-            move = _Move(
-                branch, g, greedy, groups[key], weight, turn, steps[env_rows[i]], states[i], infos[i]
+            weight = 0.0 if child.greedy else branch.weight / self._joint_width(width)
+            step, own = (
+                steps[env_rows[i]],
+                self._rows(forest, rows, branch, child, said[i], steps[env_rows[i]]),
             )
-            child = self._record(forest, move, replies[i * count : (i + 1) * count])
-            if child is not None:
-                ahead.append(child)
+            move = _Move(branch, child, said[i], own, groups[key], weight, turn, step, states[i], infos[i])
+            found = self._record(forest, move)
+            if found is not None:
+                ahead.append(found)
         return ahead
 
-    def _children(self, branch: Branch, width: int) -> list[tuple[int, bool]]:
-        """Branch index and greediness of what is drawn at a point; -1 is the greedy baseline."""
+    def _joint_width(self, width: int) -> int:
+        """Joint replies that a point's draws make."""
+        if self.greedy:
+            return 1
+        return width ** len(self.team.agents) if self.joint_mode == "cross" else width
+
+    def _children(self, branch: Branch, width: int) -> list[_Child]:
+        """The joint replies of a point; the index -1 is the greedy baseline's."""
+        count = len(self.team.agents)
+        baseline = _Child(-1, (-1,) * count, greedy=True)
         if branch.greedy:
-            return [(-1, True)]
-        drawn = [(g, False) for g in range(1 if self.greedy else width)]
-        return [*drawn, (-1, True)] if self.greedy_sibling else drawn
+            return [baseline]
+        replies = range(1 if self.greedy else width)
+        cross = self.joint_mode == "cross"
+        picks = itertools.product(replies, repeat=count) if cross else ((g,) * count for g in replies)
+        drawn = [_Child(index, own) for index, own in enumerate(picks)]
+        return [*drawn, baseline] if self.greedy_sibling else drawn
 
     def _draw(
-        self, plan: list[tuple[Branch, int, bool]], forest: _Forest, names: list[str], update: int
-    ) -> list[Reply]:
-        requests = []
-        for branch, g, greedy in plan:
-            tree = forest.points["tree"][branch.point]
-            for a, agent in enumerate(self.team.agents):
-                key = DrawKey(self.seed, update, names[tree], (*branch.path, g), agent)
-                requests.append(
-                    Request(agent, branch.histories[a].ids, None if greedy or self.greedy else key)
-                )
+        self, plan: list[tuple[Branch, _Child]], forest: _Forest, names: list[str], update: int
+    ) -> list[list[Said]]:
+        """What each agent says for every joint reply of the plan; shared replies are drawn once."""
+        tables: list[list[Seat]] = []
+        place: dict[tuple[int, int], int] = {}
+        for branch, child in plan:
+            for pick in dict.fromkeys(child.picks):
+                if (branch.point, pick) not in place:
+                    place[branch.point, pick] = len(tables)
+                    tables.append(
+                        self._table(branch, pick, names[forest.points["tree"][branch.point]], update)
+                    )
         start = time.perf_counter()
-        replies = self.team.act(requests)
+        said = self.protocol(self.team, tables)
         self.seconds["sample_s"] += time.perf_counter() - start
-        return replies
+        self.drafted += sum(one.drafted for table in said for one in table)
+        return [
+            [said[place[branch.point, pick]][a] for a, pick in enumerate(child.picks)]
+            for branch, child in plan
+        ]
 
-    def _record(self, forest: _Forest, move: _Move, replies: Sequence[Reply]) -> Branch | None:
+    def _table(self, branch: Branch, pick: int, name: str, update: int) -> list[Seat]:
+        """All agents' seats for their replies of one index at a point."""
+        seats = []
+        for a, agent in enumerate(self.team.agents):
+            key = DrawKey(self.seed, update, name, (*branch.path, pick), agent)
+            script = None
+            if kind := self.team.scripted.get(agent):
+                rng = np.random.default_rng(derive(*key.parts))
+                script = scripted_reply(self.vec.scripted(branch.row, kind, agent, rng))
+            drawn = None if pick < 0 or self.greedy else key
+            seats.append(Seat(agent, branch.before[a], branch.seen[a], branch.histories[a], drawn, script))
+        return seats
+
+    def _rows(
+        self,
+        forest: _Forest,
+        rows: dict[tuple[int, int, int], int],
+        branch: Branch,
+        child: _Child,
+        said: Sequence[Said],
+        step: Step,
+    ) -> list[int]:
+        """Indices of the rows that a joint reply used; each reply is written down once."""
+        found = []
+        for a, (pick, one) in enumerate(zip(child.picks, said, strict=True)):
+            key = (branch.point, a, pick)
+            if key not in rows:
+                rows[key] = forest.add(
+                    forest.rows,
+                    agent=a,
+                    point=branch.point,
+                    prompt=one.history.ids,
+                    reply=one.reply.ids,
+                    logprob=one.reply.logprob,
+                    text=step.infos[self.team.agents[a]]["reply"],
+                    cut=one.reply.cut,
+                    clipped=one.history.clipped > 0,
+                )
+            found.append(rows[key])
+        return found
+
+    def _record(self, forest: _Forest, move: _Move) -> Branch | None:
         """Write one joint action down; returns the branch it leads to, if play goes on there."""
         agents, branch, step, turn = self.team.agents, move.branch, move.step, move.turn
-        rows = [
-            forest.add(
-                forest.rows,
-                agent=a,
-                point=branch.point,
-                prompt=branch.histories[a].ids,
-                reply=reply.ids,
-                logprob=reply.logprob,
-                text=step.infos[agents[a]]["reply"],
-                cut=reply.cut,
-                clipped=branch.histories[a].clipped > 0,
-            )
-            for a, reply in enumerate(replies)
-        ]
-        histories: tuple[History | None, ...] = ()
+        before: tuple[History, ...] = ()
+        histories: tuple[History, ...] = ()
+        seen: tuple[str, ...] = ()
         local: tuple[str, ...] = ()
         next_point, cut = -1, step.truncated
         if not step.terminated:
+            seen = tuple(step.observations[a] for a in agents)
             local = tuple(
-                old
-                + entry(a, turn, "says", step.infos[a]["reply"])
-                + entry(a, turn + 1, "sees", step.observations[a])
-                for a, old in zip(agents, branch.local, strict=True)
+                old + entry(a, turn, "says", step.infos[a]["reply"]) + entry(a, turn + 1, "sees", shown)
+                for a, old, shown in zip(agents, branch.local, seen, strict=True)
             )
             next_point = forest.add(
                 forest.points,
@@ -243,12 +320,10 @@ class Collector:
                 local=local,
                 info=move.info,
             )
-            histories = tuple(
-                self.team.observe(a, old.reply(reply.ids), step.observations[a])
-                for a, old, reply in zip(agents, branch.histories, replies, strict=True)
-            )
+            before = tuple(one.history.reply(one.reply.ids) for one in move.said)
+            histories = self._observe(before, seen)
             # A memory that no longer fits is a cut from outside: critics bootstrap, MC drops the subtree.
-            cut = cut or None in histories
+            cut = cut or len(histories) < len(agents)
         node = forest.add(
             forest.nodes,
             parent=branch.node,
@@ -260,17 +335,27 @@ class Collector:
             terminated=step.terminated,
             truncated=cut,
             success=step.info["success"],
-            greedy=move.greedy,
+            greedy=move.child.greedy,
             weight=move.weight,
             parts=dict(step.info["reward_parts"]),
             metrics=dict(step.info["metrics"]),
         )
-        forest.row_of.append(rows)
+        forest.row_of.append(list(move.rows))
         if step.terminated or cut:
             return None
-        kept = tuple(h for h in histories if h is not None)
-        path = (*branch.path, move.child)
-        return Branch(step.row, next_point, node, move.group, path, move.weight, move.greedy, kept, local)
+        return Branch(
+            step.row,
+            next_point,
+            node,
+            move.group,
+            (*branch.path, move.child.index),
+            move.weight,
+            move.child.greedy,
+            before,
+            seen,
+            histories,
+            local,
+        )
 
     def _finish(self, forest: _Forest, tasks: Sequence[Task]) -> Rollouts:
         points, nodes, rows = forest.points, forest.nodes, forest.rows
@@ -305,35 +390,3 @@ def _occurrences(ids: Sequence[str]) -> list[str]:
         names.append(f"{id}*{seen.get(id, 0)}")
         seen[id] = seen.get(id, 0) + 1
     return names
-
-
-def resolve_branching(
-    setting: str | Sequence[int], samples: int, default: str, num_turns: int
-) -> tuple[int, ...]:
-    """Joint replies per turn.
-
-    Args:
-        setting: `auto`, `tree`, `paths`, or a list with one number per turn.
-        samples: K.
-        default: what `auto` stands for: `tree` or `paths`.
-        num_turns: the horizon H.
-
-    Returns:
-        `[K] * H` for a tree, `[K, 1, 1, ...]` for paths, or the list itself.
-    """
-    if not isinstance(setting, str):
-        if len(setting) != num_turns:
-            raise SettingError(f"rollout.branching has {len(setting)} numbers for {num_turns} turns")
-        return tuple(setting)
-    kind = default if setting == "auto" else setting
-    return (samples,) * num_turns if kind == "tree" else (samples,) + (1,) * (num_turns - 1)
-
-
-def tree_size(branching: Sequence[int], greedy_sibling: bool = False) -> int:
-    """Most joint samples that one task's tree can take."""
-    total, width, greedy = 0, 1, 0
-    for k in branching:
-        greedy = greedy + width if greedy_sibling else 0
-        width *= k
-        total += width + greedy
-    return total

@@ -165,6 +165,15 @@ class AgentConfig(Section):
     _where = "team.agents"
     model: str = setting("", "this agent's base model")
     tuning: str = setting("", "this agent's tuning", choices=("", "auto", "lora", "full"))
+    trainable: bool = setting(True, "false: a teammate that never learns")
+    weights: str = setting(
+        "", "folder of saved weights to begin with, such as runs/NAME/checkpoints/N/agents/ROLE"
+    )
+    script: str = setting(
+        "",
+        "a scripted teammate in place of a model: random, novice or oracle",
+        choices=("", "random", "novice", "oracle"),
+    )
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,10 @@ class CriticConfig(Section):
     _where = "critic"
     model: str = setting("", "base model; default: the team's (or the agent's own, for one critic per agent)")
     tuning: str = setting("auto", "lora, full, or auto as for the team", choices=("auto", "lora", "full"))
+    share_backbone: bool = setting(
+        False,
+        "a value head on each agent's own model in place of a critic's (collm-dc): cheaper, and coupled",
+    )
     global_info: bool = setting(True, "append turn and last score to the critic's text (the paper's m_t)")
 
 
@@ -224,7 +237,9 @@ class RolloutConfig(Section):
         "tree (K at every turn), paths (K at the first, then 1), a list per turn, auto (the algorithm's)",
     )
     joint_mode: str = setting(
-        "aligned", "how replies pair up: aligned (g-th with g-th)", choices=("aligned",)
+        "aligned",
+        "how replies pair up: aligned (g-th with g-th) or cross (every combination: K^agents joint samples)",
+        choices=("aligned", "cross"),
     )
     buffer: int = setting(64, "joint samples per update, rounded up to whole tasks", low=1)
 
@@ -288,8 +303,24 @@ class LearnerConfig(Section):
     turn_weight: str = setting(
         "uniform", "weight of a turn: uniform, or discounted (gamma^t)", choices=("uniform", "discounted")
     )
+    kl_coef: float = setting(
+        0.0, "weight of the divergence from the untrained base (k3 estimate per token); 0 is off", low=0
+    )
+    entropy_coef: float = setting(0.0, "weight of the entropy bonus per token; 0 is off", low=0)
     mask_truncated_replies: bool = setting(False, "leave replies cut by the token limit out of the loss")
     value_coef: float = setting(0.6, "scale of the critic's loss", above=0)
+    value_clip: float = setting(
+        0.0, "furthest a value may move from where it was at rollout and still gain; 0 is off", low=0
+    )
+    value_norm: bool = setting(
+        False,
+        "let critics learn targets in units of their running deviation, values kept as they are (PopArt)",
+    )
+    value_targets: str = setting(
+        "frozen",
+        "targets of the critic's passes: frozen at rollout, or refreshed before each pass",
+        choices=("frozen", "refreshed"),
+    )
     critic_warmup: int = setting(0, "updates in which only the critic learns", low=0)
     max_grad_norm: float = setting(1.0, "gradient norm clip per agent and critic; 0 is off", low=0)
     microbatch_tokens: int = setting(

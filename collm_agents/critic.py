@@ -37,7 +37,9 @@ class Critic:
         view: `joint` or `local`.
         owners: `one` or `each`. A local view needs one critic per agent.
         agents: agent names.
-        backbones: backbone by member name (`critic_members`).
+        backbones: backbone by member name (`critic_members`), or by agent where they are shared.
+        learners: agents that learn; with one critic per agent only they have one. Default: all.
+        share: read through each agent's own weights, which the critic's steps then change as well.
         global_info: append turn and last score (the paper's m_t) to the text.
     """
 
@@ -48,13 +50,21 @@ class Critic:
         agents: Sequence[str],
         backbones: Mapping[str, Backbone],
         *,
+        learners: Sequence[str] | None = None,
+        share: bool = False,
         global_info: bool,
     ) -> None:
         if view == "local" and owners == "one":
             raise ValueError("a local view needs one critic per agent: histories differ")
-        self.view, self.owners, self.agents = view, owners, tuple(agents)
-        self.members = critic_members(owners, agents)
-        self.backbones = {member: backbones[member] for member in self.members}
+        self.view, self.owners, self.agents, self.share = view, owners, tuple(agents), share
+        own = self.agents if learners is None else tuple(learners)
+        self.members = critic_members(owners, own)
+        # Whose history each critic reads and whose column it fills; with one critic for all there is no such agent.
+        self.agent_of = (
+            dict(zip(self.members, map(self.agents.index, own), strict=False)) if owners == "each" else {}
+        )
+        self.weights_of = dict(zip(self.members, own, strict=True)) if share else {m: m for m in self.members}
+        self.backbones = {member: backbones[self.weights_of[member]] for member in self.members}
         self.heads = {m: ValueHead(b.hidden_size).to(b.device) for m, b in self.backbones.items()}
         self.global_info = global_info
         self._formats = {id(b): ChatFormat(b.tokenizer, template="none") for b in self.backbones.values()}
@@ -93,7 +103,7 @@ class Critic:
             if queries.replies is not None:
                 turn = int(points.turn[point])
                 # A local view is shown its own agent's reply and nothing of the partners'.
-                own = None if self.view == "joint" else self.members.index(member)
+                own = None if self.view == "joint" else self.agent_of[member]
                 said = (
                     entry(rollouts.agents[a], turn, "says", text)
                     for a, text in sorted(queries.replies[q].items())
@@ -117,11 +127,11 @@ class Critic:
     def _text(self, member: str, rollouts: Rollouts, point: int) -> str:
         if self.view == "joint":
             return rollouts.points.state[point]
-        return rollouts.points.local[point][self.members.index(member)]
+        return rollouts.points.local[point][self.agent_of[member]]
 
     def forward(self, member: str, sequences: Sequence[Sequence[int]]) -> Tensor:
         """Values of token sequences under one critic: [B]. Gradients flow."""
-        return self.heads[member](self.backbones[member].last_hidden(member, sequences))
+        return self.heads[member](self.backbones[member].last_hidden(self.weights_of[member], sequences))
 
     def score(
         self, member: str, sequences: Sequence[Sequence[int]], budget: int
@@ -151,15 +161,18 @@ class Critic:
             budget: most tokens per forward pass.
 
         Returns:
-            [Q] for one critic, [Q, A] for one per agent.
+            [Q] for one critic, [Q, A] for one per agent; 0 for agents that have none.
         """
-        columns = []
+        count = len(next(iter(encoded.values())))
+        found = np.zeros((count, 1 if self.owners == "one" else len(self.agents)))
         for member, sequences in encoded.items():
-            column = np.zeros(len(sequences))
             for rows, value in self.score(member, sequences, budget):
-                column[rows] = value.double().cpu().numpy()
-            columns.append(column)
-        return columns[0] if self.owners == "one" else np.stack(columns, axis=1)
+                found[rows, self.agent_of.get(member, 0)] = value.double().cpu().numpy()
+        return found[:, 0] if self.owners == "one" else found
+
+    def own(self, member: str, per_query: Floats) -> Floats:
+        """One critic's part of what an estimator gives for all: [Q] or [Q, A] -> [Q]."""
+        return per_query if per_query.ndim == 1 else per_query[:, self.agent_of[member]]
 
     def set_bias(self, value: float) -> None:
         """Let all heads start at a value (the mean return of the first buffer)."""
@@ -169,7 +182,7 @@ class Critic:
     def parameters(self, member: str) -> dict[str, torch.nn.Parameter]:
         """What one critic trains: its member of the backbone and its head."""
         head = {f"head.{name}": p for name, p in self.heads[member].named_parameters()}
-        return {**self.backbones[member].parameters(member), **head}
+        return {**self.backbones[member].parameters(self.weights_of[member]), **head}
 
 
 def info_text(info: Mapping[str, float]) -> str:

@@ -41,8 +41,12 @@ class DrawKey:
     node: tuple[int, ...]
     agent: str
 
+    @property
+    def parts(self) -> tuple[int | str, ...]:
+        """The key as plain parts, for `derive`."""
+        return (self.seed, self.update, self.task, "/".join(map(str, self.node)), self.agent)
+
     def uniforms(self, count: int) -> np.ndarray:
         """Draws in [0, 1), one per token: shape [count], float64. A prefix of a longer call is the same."""
-        path = "/".join(map(str, self.node))
-        words = np.frombuffer(_digest((self.seed, self.update, self.task, path, self.agent)), dtype=np.uint64)
+        words = np.frombuffer(_digest(self.parts), dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=words)).random(count)

@@ -106,11 +106,12 @@ def evaluate(
 
 def episode_metrics(rollouts: Rollouts) -> dict[str, list[float]]:
     """Metrics of whole episodes, averaged per tree: name -> one value per tree."""
-    nodes, rows = rollouts.nodes, rollouts.rows
+    nodes, rows, drawn = rollouts.nodes, rollouts.rows, rollouts.rows.drawn
     found: dict[str, list[list[float]]] = {}
     for leaf in rollouts.leaves:
         path = rollouts.path(int(leaf))
         used = rollouts.row_of[path].ravel()
+        used = used[drawn[used]]  # scripted teammates' replies have no tokens
         values = {
             "score": nodes.score[leaf],
             "success": float(nodes.success[leaf]),

@@ -18,7 +18,8 @@ import torch
 from collm_agents import checkpoint
 from collm_agents.advantages import Estimator
 from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorithm
-from collm_agents.collect import Collector, resolve_branching, tree_size
+from collm_agents.branching import resolve_branching, tree_size
+from collm_agents.collect import Collector
 from collm_agents.config import Config, resolve_tuning, resolved
 from collm_agents.critic import Critic, critic_members
 from collm_agents.evaluate import Report, evaluate, evaluate_scripted
@@ -89,15 +90,20 @@ class Experiment:
                 f"{self.algorithm.name} with {self.estimator.variant!r} compares siblings: rollout.samples (or the "
                 f"first number of rollout.branching) must be at least {needs.min_siblings}"
             )
-        self.tree_size = tree_size(self.branching, needs.greedy)
+        cross = config.rollout.joint_mode == "cross"
+        self.tree_size = tree_size(
+            self.branching, needs.greedy, len(self.env.possible_agents) if cross else 1
+        )
         self.tasks_per_update = math.ceil(config.rollout.buffer / self.tree_size)
         self.specs = agent_specs(config.team, self.env.possible_agents)
+        self.learners = [spec.name for spec in self.specs if spec.trainable]
 
     @property
     def variant(self) -> str:
         """Algorithm with what changes its estimate: named in every result."""
         shape = "x".join(map(str, self.branching))
-        return f"{self.algorithm.name}[{self.estimator.variant}, branching {shape}]"
+        mode = "" if self.config.rollout.joint_mode == "aligned" else f", {self.config.rollout.joint_mode}"
+        return f"{self.algorithm.name}[{self.estimator.variant}, branching {shape}{mode}]"
 
     # -- parts -----------------------------------------------------------------------------------------------
 
@@ -109,12 +115,14 @@ class Experiment:
         return make(self.config.env_id, **{**self.config.env_kwargs, **held_out, **(overrides or {})})
 
     def critic_base(self) -> dict[str, tuple[str, str]]:
-        """Member name -> (model, tuning) of the critics; empty without one."""
-        if self.algorithm.owners is None:
+        """Member name -> (model, tuning) of the critics; empty where none has a model of its own."""
+        config = self.config.critic
+        if self.algorithm.owners is None or config.share_backbone:
             return {}
-        config, agents = self.config.critic, self.env.possible_agents
-        members = critic_members(self.algorithm.owners, agents)
-        models = [spec.model for spec in self.specs] if len(members) == len(agents) else [self.specs[0].model]
+        members = critic_members(self.algorithm.owners, self.learners)
+        by_name = {spec.name: spec for spec in self.specs}
+        own = [by_name[name].model for name in self.learners]
+        models = own if self.algorithm.owners == "each" else own[:1]
         if config.model:
             models = [config.model] * len(members)
         tuning = self.config.team.tuning if config.tuning == "auto" else config.tuning
@@ -124,22 +132,47 @@ class Experiment:
         """Member name -> (model, tuning) of the agents: their own names, or `team` where weights are shared.
 
         Raises:
-            SettingError: when agents are to share weights but name different bases.
+            SettingError: when agents are to share weights but name different bases, or only some learn.
         """
-        bases = {spec.name: (spec.model, spec.tuning) for spec in self.specs}
+        models = [spec for spec in self.specs if not spec.script]
         if not self.config.team.shared:
-            return bases
-        if len(set(bases.values())) > 1:
-            raise SettingError("team.shared=true needs one model and tuning for all agents")
-        return {"team": next(iter(bases.values()))}
+            return {spec.name: (spec.model, spec.tuning) for spec in models}
+        if len({(spec.model, spec.tuning, spec.trainable, spec.weights) for spec in models}) > 1:
+            raise SettingError(
+                "team.shared=true: agents that share weights have one model, tuning and starting point, and learn "
+                "together or not at all"
+            )
+        return {"team": (models[0].model, models[0].tuning)}
+
+    def _check_learning(self) -> None:
+        """Raise where there is nothing to train, or a critic that cannot be."""
+        if not self.learners:
+            raise SettingError("nobody learns: every agent is scripted or has trainable=false")
+        config = self.config.critic
+        if config.share_backbone and (self.algorithm.view, self.algorithm.owners) != ("local", "each"):
+            raise SettingError(
+                f"critic.share_backbone=true: {self.algorithm.name} has no critic per agent that reads only what "
+                "the agent reads; it goes with collm-dc"
+            )
+        if config.share_backbone and (config.model or config.tuning != "auto" or self.config.team.shared):
+            raise SettingError(
+                "critic.share_backbone=true: the critics' model, tuning and weights are the agents' own; "
+                "leave critic.model, critic.tuning and team.shared alone"
+            )
 
     def build_team(self) -> AgentTeam:
         """Load the agents' models, without a critic."""
         return self._team(self._backbones(self.agent_base()))
 
-    def _backbones(self, wanted: Mapping[str, tuple[str, str]]) -> dict[str, Backbone]:
+    def _backbones(
+        self, wanted: Mapping[str, tuple[str, str]], referenced: Sequence[str] = ()
+    ) -> dict[str, Backbone]:
         """Load models, and choose torch's threads for them."""
-        backbones = build_backbones(wanted, self.config.team, self.device, self.config.run.seed)
+        if not wanted:
+            return {}
+        backbones = build_backbones(
+            wanted, self.config.team, self.device, self.config.run.seed, referenced=referenced
+        )
         bases = [backbone.module(backbone.members[0]) for backbone in backbones.values()]
         largest = max(sum(weights.numel() for weights in base.parameters()) for base in bases)
         small = torch.device(self.device).type == "cpu" and largest < SMALL_MODEL
@@ -148,26 +181,39 @@ class Experiment:
         return backbones
 
     def _team(self, backbones: Mapping[str, Backbone]) -> AgentTeam:
-        agents = self.env.possible_agents
-        members = dict.fromkeys(agents, "team") if self.config.team.shared else {a: a for a in agents}
-        by_agent = {agent: backbones[member] for agent, member in members.items()}
-        return AgentTeam(agents, by_agent, self.config.team, members=members, num_turns=self.env.num_turns)
+        models = [spec for spec in self.specs if not spec.script]
+        members = {spec.name: "team" if self.config.team.shared else spec.name for spec in models}
+        for spec in models:
+            if spec.weights:
+                backbones[members[spec.name]].load(members[spec.name], Path(spec.weights))
+        return AgentTeam(
+            self.env.possible_agents,
+            {agent: backbones[member] for agent, member in members.items()},
+            self.config.team,
+            members=members,
+            scripted={spec.name: spec.script for spec in self.specs if spec.script},
+            frozen=[spec.name for spec in models if not spec.trainable],
+            num_turns=self.env.num_turns,
+        )
 
     def build(self) -> _Built:
         """Load all models and make the learner."""
-        clash = set(self.agent_base()) & set(self.critic_base())
+        self._check_learning()
+        agents, critics = self.agent_base(), self.critic_base()
+        clash = set(agents) & set(critics)
         if clash:
             raise SettingError(f"the agent name {clash.pop()!r} is taken by a critic; rename the role")
-        wanted = {**self.agent_base(), **self.critic_base()}
-        backbones = self._backbones(wanted)
-        agents = self.env.possible_agents
+        referenced = list(agents) if self.config.learner.kl_coef else []
+        backbones = self._backbones({**agents, **critics}, referenced)
         team, critic = self._team(backbones), None
         if self.algorithm.view is not None and self.algorithm.owners is not None:
             critic = Critic(
                 self.algorithm.view,
                 self.algorithm.owners,
-                agents,
+                self.env.possible_agents,
                 backbones,
+                learners=self.learners,
+                share=self.config.critic.share_backbone,
                 global_info=self.config.critic.global_info,
             )
         return _Built(team, critic, Learner(team, critic, self.estimator, self.config.learner))
@@ -283,8 +329,13 @@ class Experiment:
             tracker.evaluation(report, joint_samples)
 
         collector = Collector(
-            VecEnv(self.env), built.team, self.branching, config.run.seed, greedy_sibling=needs.greedy
-        )  # fmt: skip
+            VecEnv(self.env),
+            built.team,
+            self.branching,
+            config.run.seed,
+            joint_mode=config.rollout.joint_mode,
+            greedy_sibling=needs.greedy,
+        )
         trainer = Trainer(
             collector,
             built.learner,

@@ -9,24 +9,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from collm_agents.advantages import Estimate, Estimator, child_scan, normalise
+from collm_agents.advantages import Estimate, Estimator, child_scan, explained_variance, normalise
 from collm_agents.batch import Floats, Rollouts
 from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic, Encoded
-from collm_agents.losses import policy_loss, value_loss
+from collm_agents.losses import kl_estimate, per_reply, policy_loss, ratios, value_loss
 from collm_agents.optim import make_optimizer, rate_factor
+from collm_agents.signals import RowStats, signals
 from collm_agents.team import AgentTeam, Scored
 from collm_envs.errors import CollmError, SettingError
 
 
 class NonFiniteError(CollmError, ArithmeticError):
     """A loss or gradient is not finite; names the agent or critic, which was not stepped, and the tasks."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What the agents' steps of one update share.
+
+    Attributes:
+        rollouts: the buffer.
+        advantage: after normalisation and clipping, [N].
+        weight: of each row in the loss, [N]; 0 leaves it out.
+        stats: what is measured of each row, filled in on the way.
+        before: log-probs of the policy that sampled, by row.
+        reference: log-probs of the untrained base, by row.
+    """
+
+    rollouts: Rollouts
+    advantage: Floats
+    weight: Floats
+    stats: RowStats
+    before: dict[int, Tensor] = field(default_factory=dict)
+    reference: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Learner:
@@ -46,7 +69,7 @@ class Learner:
         if not config.lr or not config.critic_lr or config.lr_schedule == "auto":
             raise SettingError("a learning rate or its schedule is open; config.resolved() fills it in")
         self.updates = 0
-        wanted = {m: (team.backbones[users[0]].parameters(m), config.lr) for m, users in team.users.items()}
+        wanted = {m: (team.backbones[team.users[m][0]].parameters(m), config.lr) for m in team.trained}
         if critic is not None:
             wanted |= {member: (critic.parameters(member), config.critic_lr) for member in critic.members}
         self.rates = {member: lr for member, (_, lr) in wanted.items()}
@@ -75,14 +98,18 @@ class Learner:
         metrics: dict[str, float] = {"values_s": time.perf_counter() - start, **estimate.metrics}
         metrics["lr"] = self.config.lr * factor
         start = time.perf_counter()
+        advantage, weight = self.row_signals(rollouts, estimate)
+        batch = _Batch(rollouts, advantage, weight, RowStats(len(rollouts.rows)))
         if encoded is not None and self.config.critic_warmup > self.updates:
             metrics["warmup"] = 1.0
         else:
-            metrics.update(self._update_agents(rollouts, estimate))
+            for member in self.team.trained:
+                metrics.update(self._update_agent(member, batch))
+        metrics.update(signals(rollouts, advantage, weight, batch.stats, self.estimator.gamma))
         metrics["actor_s"] = time.perf_counter() - start
         start = time.perf_counter()
-        if encoded is not None:
-            metrics.update(self._update_critic(encoded, estimate))
+        if encoded is not None and values is not None:
+            metrics.update(self._update_critic(rollouts, encoded, values, estimate))
         metrics["critic_s"] = time.perf_counter() - start
         self.updates += 1
         return metrics
@@ -119,7 +146,8 @@ class Learner:
         """
         config = self.config
         turn = rollouts.points.turn[rollouts.rows.point]
-        weight = rollouts.row_weight() * estimate.keep
+        learns = np.isin(rollouts.agents, self.team.learners)
+        weight = rollouts.row_weight() * estimate.keep * learns[rollouts.rows.agent]
         if config.mask_truncated_replies:
             weight = weight * ~rollouts.rows.cut
         mode = self.estimator.advantage_norm if config.advantage_norm == "auto" else config.advantage_norm
@@ -132,39 +160,47 @@ class Learner:
             weight = weight * self.estimator.gamma**turn
         return advantage, weight
 
-    def _update_agents(self, rollouts: Rollouts, estimate: Estimate) -> dict[str, float]:
-        advantage, weight = self.row_signals(rollouts, estimate)
-        metrics = {
-            "advantage_abs": float(np.abs(advantage[weight > 0]).mean()) if (weight > 0).any() else 0.0
-        }
-        for member, users in self.team.users.items():
-            own = np.isin(rollouts.rows.agent, [self.team.agents.index(agent) for agent in users])
-            rows = np.flatnonzero(own & (weight > 0))
-            if not len(rows):
-                continue
-            old = self._old_logprobs(member, rollouts, rows, metrics)
-            for epoch in range(self.config.update_epochs):
-                for part, scale in self._minibatches(rollouts, rows, epoch):
-                    found = self._step_agent(member, rollouts, part, advantage, weight * scale, old)
-                    metrics.update({f"{name}/{member}": value for name, value in found.items()})
+    def _update_agent(self, member: str, batch: _Batch) -> dict[str, float]:
+        """All passes of one member over the buffer."""
+        config, rollouts = self.config, batch.rollouts
+        users = [self.team.agents.index(agent) for agent in self.team.users[member]]
+        rows = np.flatnonzero(np.isin(rollouts.rows.agent, users) & (batch.weight > 0))
+        if not len(rows):
+            return {}
+        # A row without advantage pulls at nothing, unless it is held to the base or to its entropy.
+        regular = config.kl_coef > 0 or config.entropy_coef > 0
+        live = rows if regular else rows[batch.advantage[rows] != 0]
+        metrics: dict[str, float] = {}
+        if config.ratio != "none":
+            metrics[f"sampler_gap/{member}"] = self._look_back(member, batch, live)
+        if config.kl_coef > 0:
+            self._look_at_base(member, batch, live)
+        for epoch in range(config.update_epochs):
+            for part, scale in self._minibatches(rollouts, rows, epoch):
+                found = self._step_agent(member, batch, part[np.isin(part, live)], scale)
+                metrics.update({f"{name}/{member}": value for name, value in found.items()})
         return metrics
 
     @torch.no_grad()
-    def _old_logprobs(
-        self, member: str, rollouts: Rollouts, rows: np.ndarray, metrics: dict[str, float]
-    ) -> dict[int, Tensor]:
-        """Teacher-forced log-probs of the policy that sampled, by row; compared with the sampler's own."""
-        old: dict[int, Tensor] = {}
-        if self.config.ratio == "none":
-            return old
+    def _look_back(self, member: str, batch: _Batch, rows: np.ndarray) -> float:
+        """Teacher-forced log-probs of the policy that sampled; returns how far the sampler's own are from them."""
         worst = 0.0
-        for batch, scored in self._score(member, rollouts, rows):
-            for i, row in enumerate(batch):
-                old[int(row)] = scored.logprob[i, scored.mask[i]]
-                sampled = torch.as_tensor(rollouts.rows.logprob[row], device=scored.logprob.device)
-                worst = max(worst, float((old[int(row)] - sampled).abs().max()))
-        metrics[f"sampler_gap/{member}"] = worst
-        return old
+        for own, scored in self._score(member, batch.rollouts, rows, entropy=True):
+            for i, row in enumerate(own):
+                before = scored.logprob[i, scored.mask[i]]
+                batch.before[int(row)] = before
+                sampled = torch.as_tensor(batch.rollouts.rows.logprob[row], device=before.device)
+                worst = max(worst, float((before - sampled).abs().max()))
+            if scored.entropy is not None:
+                batch.stats.put("entropy", own, per_reply(scored.entropy, scored.mask, "token_mean"))
+        return worst
+
+    @torch.no_grad()
+    def _look_at_base(self, member: str, batch: _Batch, rows: np.ndarray) -> None:
+        """Log-probs under the untrained base."""
+        for own, scored in self._score(member, batch.rollouts, rows, reference=True):
+            for i, row in enumerate(own):
+                batch.reference[int(row)] = scored.logprob[i, scored.mask[i]]
 
     def _minibatches(
         self, rollouts: Rollouts, rows: np.ndarray, epoch: int
@@ -183,87 +219,127 @@ class Learner:
                 parts.append((rows[chosen], len(np.unique(trees)) / len(np.unique(trees[chosen]))))
         return parts
 
-    def _step_agent(
-        self,
-        member: str,
-        rollouts: Rollouts,
-        rows: np.ndarray,
-        advantage: Floats,
-        weight: Floats,
-        old: dict[int, Tensor],
-    ) -> dict[str, float]:
-        config, optimizer = self.config, self.optimizers[member]
+    def _step_agent(self, member: str, batch: _Batch, rows: np.ndarray, scale: float) -> dict[str, float]:
+        """One optimizer step on some rows, micro-batch by micro-batch."""
+        optimizer = self.optimizers[member]
         optimizer.zero_grad(set_to_none=True)
-        total, surprisal, tokens, drift = 0.0, 0.0, 0, 0.0
-        for batch, scored in self._score(member, rollouts, rows):
-            logp, mask = scored.logprob, scored.mask
-            before = torch.zeros_like(logp)
-            for i, row in enumerate(batch):
-                if old:
-                    before[i, : len(old[int(row)])] = old[int(row)]
-            loss = policy_loss(
-                logp,
-                before,
-                mask,
-                torch.as_tensor(advantage[batch], dtype=torch.float32, device=logp.device),
-                torch.as_tensor(weight[batch], dtype=torch.float32, device=logp.device),
-                ratio=config.ratio,
-                clip=config.clip,
-                reduction=config.reduction,
-            )
+        if not len(rows):  # a gradient of zero is a step, too: the moments decay
+            for parameter in self._parameters(member):
+                parameter.grad = torch.zeros_like(parameter)
+        total, surprisal, tokens = 0.0, 0.0, 0
+        for own, scored in self._score(member, batch.rollouts, rows, entropy=self.config.entropy_coef > 0):
+            loss = self._loss(batch, own, scored, scale)
             loss.backward()
             total += float(loss.detach())
-            tokens += int(mask.sum())
-            surprisal -= float(logp.detach().sum())
-            if old:
-                drift += float(((logp.detach() - before).masked_fill(~mask, 0.0)).abs().sum())
-        norm = self._step(member, total, self._who(rollouts, rows))
-        found = {"loss": total, "grad_norm": norm, "surprisal": surprisal / max(tokens, 1)}
-        return {**found, "drift": drift / max(tokens, 1)} if old else found
+            tokens += int(scored.mask.sum())
+            surprisal -= float(scored.logprob.detach().sum())
+        norm = self._step(member, total, self._who(batch.rollouts, rows))
+        return {"loss": total, "grad_norm": norm, "surprisal": surprisal / max(tokens, 1)}
+
+    def _loss(self, batch: _Batch, rows: np.ndarray, scored: Scored, scale: float) -> Tensor:
+        """Policy loss of a micro-batch, with what is added to it; notes ratios and divergences by row."""
+        config, logp, mask = self.config, scored.logprob, scored.mask
+        weight = torch.as_tensor(batch.weight[rows] * scale, dtype=torch.float32, device=logp.device)
+        before = _padded(batch.before, rows, logp)
+        loss = policy_loss(
+            logp,
+            before,
+            mask,
+            torch.as_tensor(batch.advantage[rows], dtype=torch.float32, device=logp.device),
+            weight,
+            ratio=config.ratio,
+            clip=config.clip,
+            reduction=config.reduction,
+        )
+        if batch.before:
+            batch.stats.put_ratios(
+                rows, ratios(logp.detach(), before, mask, config.ratio, config.reduction), mask, config.clip
+            )
+            # Drawn from the policy before, so the ratio is against the policy now.
+            batch.stats.put("kl", rows, per_reply(kl_estimate(before, logp.detach()), mask, "token_mean"))
+        if batch.reference:
+            kl = kl_estimate(logp, _padded(batch.reference, rows, logp))
+            batch.stats.put("kl_base", rows, per_reply(kl.detach(), mask, "token_mean"))
+            loss = loss + config.kl_coef * (weight * per_reply(kl, mask, config.reduction)).sum()
+        if scored.entropy is not None:
+            batch.stats.put("entropy", rows, per_reply(scored.entropy.detach(), mask, "token_mean"))
+            loss = (
+                loss
+                - config.entropy_coef * (weight * per_reply(scored.entropy, mask, config.reduction)).sum()
+            )
+        return loss
 
     def _score(
-        self, member: str, rollouts: Rollouts, rows: np.ndarray
+        self, member: str, rollouts: Rollouts, rows: np.ndarray, **wanted: bool
     ) -> Iterator[tuple[np.ndarray, Scored]]:
         """Batches of the team's choosing, with the rows of the buffer that each holds."""
         prompts = [rollouts.rows.prompt[row] for row in rows]
         replies = [rollouts.rows.reply[row] for row in rows]
-        for scored in self.team.score(member, prompts, replies, self.config.microbatch_tokens):
+        for scored in self.team.score(member, prompts, replies, self.config.microbatch_tokens, **wanted):
             yield rows[scored.rows], scored
 
     # -- critic ----------------------------------------------------------------------------------------------
 
-    def _update_critic(self, encoded: Encoded, estimate: Estimate) -> dict[str, float]:
+    def _update_critic(
+        self, rollouts: Rollouts, encoded: Encoded, values: Floats, estimate: Estimate
+    ) -> dict[str, float]:
+        """All passes of the critics over the buffer's queries."""
+        critic, config = self.critic, self.config
+        assert critic is not None
+        metrics = {"critic_overlong": float(critic.overlong(encoded))}
+        if config.value_norm:
+            self._track(estimate)
+        for epoch in range(config.critic_epochs):
+            if epoch and config.value_targets == "refreshed":
+                estimate = self.estimator(rollouts, critic.values(encoded, config.microbatch_tokens))
+            for member, sequences in encoded.items():
+                found = self._step_critic(member, sequences, critic.own(member, values), estimate)
+                metrics.update({f"{name}/{member}": value for name, value in found.items()})
+        return metrics
+
+    def _track(self, estimate: Estimate) -> None:
+        """Tell the heads the moments of their targets."""
+        assert self.critic is not None
+        target, weight = estimate.target, estimate.target_weight
+        assert target is not None
+        assert weight is not None
+        for member in self.critic.members:
+            own, share = self.critic.own(member, target), weight / weight.sum()
+            self.critic.heads[member].track(float((share * own).sum()), float((share * own**2).sum()))
+
+    def _step_critic(
+        self, member: str, sequences: Sequence[tuple[int, ...]], before: Floats, estimate: Estimate
+    ) -> dict[str, float]:
+        """One optimizer step of one critic on all its queries; siblings share a query and its target."""
         critic, config = self.critic, self.config
         assert critic is not None
         assert estimate.target is not None
         assert estimate.target_weight is not None
-        use = np.flatnonzero(estimate.target_weight > 0)
-        weight = estimate.target_weight / estimate.target_weight.sum()
-        metrics = {"critic_overlong": float(critic.overlong(encoded))}
-        for number, (member, sequences) in enumerate(encoded.items()):
-            target = estimate.target if estimate.target.ndim == 1 else estimate.target[:, number]
-            for _ in range(config.critic_epochs):
-                self.optimizers[member].zero_grad(set_to_none=True)
-                total = 0.0
-                for batch, value in critic.score(
-                    member, [sequences[q] for q in use], config.microbatch_tokens
-                ):
-                    q = use[batch]
-                    goal = torch.as_tensor(target[q], dtype=torch.float32, device=value.device)
-                    scale = torch.as_tensor(weight[q], dtype=torch.float32, device=value.device)
-                    loss = config.value_coef * value_loss(value, goal, scale)
-                    loss.backward()
-                    total += float(loss.detach())
-                norm = self._step(member, total, "the whole buffer")
-            metrics.update({f"loss/{member}": total, f"grad_norm/{member}": norm})
-        return metrics
+        self.optimizers[member].zero_grad(set_to_none=True)
+        target, weight = critic.own(member, estimate.target), estimate.target_weight
+        use = np.flatnonzero(weight > 0)
+        inputs = [sequences[int(q)] for q in use]
+        unit = float(critic.heads[member].scale) if config.value_norm else 1.0
+        total = 0.0
+        for chosen, value in critic.score(member, inputs, config.microbatch_tokens):
+            q = use[chosen]
+            goal, share, old = (
+                torch.as_tensor(x[q], dtype=torch.float32, device=value.device)
+                for x in (target, weight / weight.sum(), before)
+            )
+            loss = config.value_coef * value_loss(value, goal, share, old, config.value_clip) / unit**2
+            loss.backward()
+            total += float(loss.detach())
+        norm = self._step(member, total, "the whole buffer")
+        known = explained_variance(before[use], target[use], weight[use])
+        return {"loss": total, "grad_norm": norm, "explained_variance": known}
 
     # -- steps -----------------------------------------------------------------------------------------------
 
     def _step(self, member: str, loss: float, who: str) -> float:
         """Check, clip and step; returns the gradient norm before clipping."""
         optimizer = self.optimizers[member]
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [p for p in self._parameters(member) if p.grad is not None]
         limit = self.config.max_grad_norm or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit)) if parameters else 0.0
         if not np.isfinite(loss) or not np.isfinite(norm):
@@ -272,6 +348,9 @@ class Learner:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _parameters(self, member: str) -> list[torch.nn.Parameter]:
+        return [p for group in self.optimizers[member].param_groups for p in group["params"]]
 
     @staticmethod
     def _who(rollouts: Rollouts, rows: Sequence[int] | np.ndarray) -> str:
@@ -298,3 +377,12 @@ class Learner:
             # A run may be resumed with other settings; torch would bring the old ones back silently.
             for group, settings in zip(optimizer.param_groups, own, strict=True):
                 group.update(settings)
+
+
+def _padded(by_row: Mapping[int, Tensor], rows: np.ndarray, like: Tensor) -> Tensor:
+    """Log-probs kept by row as one batch, [B, L], 0 on padding and for rows that were not kept."""
+    out = torch.zeros_like(like)
+    for i, row in enumerate(rows):
+        if int(row) in by_row:
+            out[i, : len(by_row[int(row)])] = by_row[int(row)]
+    return out

@@ -58,18 +58,21 @@ def policy_loss(
     Returns:
         Scalar.
     """
-    length = mask.sum(-1).clamp(min=1)
-    scale = length if reduction == "token_mean" else torch.ones_like(length)
+    if ratio == "none":
+        signal = per_reply(logprob, mask, reduction) * advantage
+    elif ratio == "sequence":
+        signal = clipped_gain(ratios(logprob, old_logprob, mask, ratio, reduction), advantage, clip)
+    else:
+        gain = clipped_gain(ratios(logprob, old_logprob, mask, ratio, reduction), advantage[:, None], clip)
+        signal = per_reply(gain, mask, reduction)
+    return -(weight * signal).sum()
+
+
+def ratios(logprob: Tensor, old_logprob: Tensor, mask: Tensor, ratio: str, reduction: str) -> Tensor:
+    """Importance ratios: [B] for `sequence` (of the mean log-prob under `token_mean`), [B, L] for `token`."""
     # masked_fill, not a product: padding may hold -inf, and 0 * inf is NaN.
     change = (logprob - old_logprob).masked_fill(~mask, 0.0)
-    if ratio == "none":
-        signal = logprob.masked_fill(~mask, 0.0).sum(-1) / scale * advantage
-    elif ratio == "sequence":
-        signal = clipped_gain((change.sum(-1) / scale).exp(), advantage, clip)
-    else:
-        gain = clipped_gain(change.exp(), advantage[:, None], clip)
-        signal = gain.masked_fill(~mask, 0.0).sum(-1) / scale
-    return -(weight * signal).sum()
+    return (per_reply(change, mask, reduction) if ratio == "sequence" else change).exp()
 
 
 def clipped_gain(rho: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -78,6 +81,46 @@ def clipped_gain(rho: Tensor, advantage: Tensor, clip: float) -> Tensor:
     return torch.minimum(gain, rho.clamp(1 - clip, 1 + clip) * advantage) if clip > 0 else gain
 
 
-def value_loss(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted squared error, summed: [B], [B], [B] -> scalar (the paper's squared TD error)."""
-    return (weight * (value.float() - target) ** 2).sum()
+def per_reply(per_token: Tensor, mask: Tensor, reduction: str) -> Tensor:
+    """Sum over each reply's tokens, or their mean for `token_mean`: [B, L] -> [B]."""
+    total = per_token.masked_fill(~mask, 0.0).sum(-1)
+    return total / mask.sum(-1).clamp(min=1) if reduction == "token_mean" else total
+
+
+def kl_estimate(logprob: Tensor, reference: Tensor) -> Tensor:
+    """Estimate of KL(policy || reference) at tokens drawn from the policy: exp(d) - 1 - d with d = ref - logp.
+
+    Never negative, and of little variance (known as k3; Schulman, "Approximating KL divergence", 2020).
+
+    Args:
+        logprob: log-probs under the policy, [B, L].
+        reference: those under the reference, [B, L].
+
+    Returns:
+        [B, L].
+    """
+    difference = reference - logprob
+    return difference.exp() - 1.0 - difference
+
+
+def value_loss(
+    value: Tensor, target: Tensor, weight: Tensor, before: Tensor | None = None, clip: float = 0.0
+) -> Tensor:
+    """Weighted squared error, summed (the paper's squared TD error).
+
+    Args:
+        value: [B].
+        target: [B].
+        weight: [B].
+        before: values at rollout, [B], for `clip`.
+        clip: the loss is that of the worse of the value and the value held within `clip` of `before`, so nothing is
+            gained by moving further; 0 is off.
+
+    Returns:
+        Scalar.
+    """
+    error = (value.float() - target) ** 2
+    if clip > 0 and before is not None:
+        held = before + (value.float() - before).clamp(-clip, clip)
+        error = torch.maximum(error, (held - target) ** 2)
+    return (weight * error).sum()

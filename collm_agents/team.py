@@ -15,7 +15,7 @@ from torch import Tensor
 
 from collm_agents.batch import token_batches
 from collm_agents.chat import ChatFormat, History
-from collm_agents.config import SamplingConfig, TeamConfig, resolve_tuning
+from collm_agents.config import AgentConfig, SamplingConfig, TeamConfig, resolve_tuning
 from collm_agents.draws import DrawKey
 from collm_agents.losses import masked_log_softmax, token_entropy
 from collm_agents.models import loading
@@ -32,11 +32,17 @@ class AgentSpec:
         name: as in the environment.
         model: `builtin`, a hub name or a folder.
         tuning: `lora` or `full`.
+        trainable: whether it learns.
+        weights: folder of saved weights to begin with; empty for the base's own.
+        script: kind of scripted agent that plays in a model's place; empty for a model.
     """
 
     name: str
     model: str
     tuning: str
+    trainable: bool = True
+    weights: str = ""
+    script: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class Reply:
     cut: bool
 
 
+def scripted_reply(text: str) -> Reply:
+    """What a scripted agent says: text without tokens."""
+    return Reply(text, (), np.zeros(0, dtype=np.float32), cut=False)
+
+
 @dataclass(frozen=True)
 class Scored:
     """A batch of teacher-forced rows.
@@ -85,7 +96,8 @@ def agent_specs(config: TeamConfig, agents: Sequence[str]) -> list[AgentSpec]:
     """The team's agents with their defaults filled in.
 
     Raises:
-        SettingError: when `team.agents` names an agent that the environment does not have.
+        SettingError: when `team.agents` names an agent that the environment does not have, or gives a scripted
+            agent a model.
     """
     for name in config.agents:
         if name not in agents:
@@ -94,9 +106,16 @@ def agent_specs(config: TeamConfig, agents: Sequence[str]) -> list[AgentSpec]:
             )
     specs = []
     for name in agents:
-        own = config.agents.get(name)
-        model = (own and own.model) or config.model
-        specs.append(AgentSpec(name, model, resolve_tuning((own and own.tuning) or config.tuning, model)))
+        own = config.agents.get(name, AgentConfig())
+        model = own.model or config.model
+        if own.script and (own.model or own.tuning or own.weights):
+            raise SettingError(
+                f"team.agents.{name}.script={own.script!r}: a scripted agent has no model of its own"
+            )
+        tuning = resolve_tuning(own.tuning or config.tuning, model)
+        specs.append(
+            AgentSpec(name, model, tuning, own.trainable and not own.script, own.weights, own.script)
+        )
     return specs
 
 
@@ -145,10 +164,12 @@ class AgentTeam:
 
     Args:
         agents: agent names in the environment's order.
-        backbones: backbone by agent.
+        backbones: backbone by agent; scripted ones have none.
         members: the backbone's member that each agent uses; agents that name one share its weights. Default:
             each agent's own, of its name.
         config: templates, sampling and what happens to overlong prompts.
+        scripted: kind of script by agent, for those that are no models; they have no memory and no weights.
+        frozen: agents that are models and never learn.
         num_turns: turns of an episode; templates that cannot render later turns matter only beyond one.
         batch_rows: most rows decoded at once.
     """
@@ -160,12 +181,18 @@ class AgentTeam:
         config: TeamConfig,
         *,
         members: Mapping[str, str] | None = None,
+        scripted: Mapping[str, str] | None = None,
+        frozen: Collection[str] = (),
         num_turns: int = 1,
         batch_rows: int = 512,
     ) -> None:
         self.agents = tuple(agents)
-        self.member = {agent: (members or {}).get(agent, agent) for agent in agents}
-        self.users = {m: tuple(a for a in agents if self.member[a] == m) for m in self.member.values()}
+        self.scripted = dict(scripted or {})
+        self.models = tuple(agent for agent in agents if agent not in self.scripted)
+        self.member = {agent: (members or {}).get(agent, agent) for agent in self.models}
+        self.users = {m: tuple(a for a in self.models if self.member[a] == m) for m in self.member.values()}
+        self.learners = tuple(agent for agent in self.models if agent not in frozen)
+        self.trained = tuple(dict.fromkeys(self.member[agent] for agent in self.learners))
         self.backbones = dict(backbones)
         self.sampling: SamplingConfig = config.sampling
         if not self.sampling.max_new_tokens:
@@ -175,7 +202,7 @@ class AgentTeam:
         formats: dict[int, ChatFormat] = {}
         self.formats: dict[str, ChatFormat] = {}
         self.limits: dict[str, int] = {}
-        for agent in self.agents:
+        for agent in self.models:
             backbone = self.backbones[agent]
             self.formats[agent] = formats.setdefault(
                 id(backbone),
@@ -198,6 +225,8 @@ class AgentTeam:
 
     def observe(self, agent: str, history: History, text: str) -> History | None:
         """An agent's memory with a new observation; None where the episode has to stop (`History.observe`)."""
+        if agent in self.scripted:
+            return history
         return history.observe(text, self.formats[agent], self.limits[agent], self.overflow)
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
@@ -210,7 +239,7 @@ class AgentTeam:
             Replies in the order of the requests.
         """
         replies: list[Reply | None] = [None] * len(requests)
-        for agent in self.agents:
+        for agent in self.models:
             for greedy in (False, True):
                 rows = [i for i, r in enumerate(requests) if r.agent == agent and (r.key is None) is greedy]
                 rows.sort(key=lambda i: len(requests[i].prompt))  # like lengths together: less padding
@@ -220,9 +249,9 @@ class AgentTeam:
                         part, self._act(agent, [requests[i] for i in part], greedy), strict=True
                     ):
                         replies[i] = reply
-        unknown = {r.agent for r in requests} - set(self.agents)
+        unknown = {r.agent for r in requests} - set(self.models)
         if unknown:
-            raise KeyError(f"the team has no agent {unknown.pop()!r}")
+            raise KeyError(f"the team has no model for agent {unknown.pop()!r}")
         return [reply for reply in replies if reply is not None]
 
     def _act(self, agent: str, requests: Sequence[Request], greedy: bool) -> Iterable[Reply]:

@@ -158,16 +158,17 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     def mean(per_leaf: Any) -> float:
         return float((share * np.asarray(per_leaf, dtype=float)).sum())
 
+    drawn = rows.drawn  # scripted teammates' replies have no tokens
     metrics = {
         "joint_samples_in_update": float(rollouts.joint_samples),
         "reward": float(nodes.reward[own].mean()),
         "score": mean(nodes.score[leaves]),
         "success": mean(nodes.success[leaves]),
-        "reply_tokens": float(np.mean([len(reply) for reply in rows.reply])),
-        "truncated_replies": float(rows.cut.mean()),
+        "reply_tokens": float(np.array([len(reply) for reply in rows.reply])[drawn].mean()),
+        "truncated_replies": float(rows.cut[drawn].mean()),
         "truncated_episodes": mean(nodes.truncated[leaves]),
-        "clipped_prompts": float(rows.clipped.mean()),
-        "empty_replies": float(np.mean([not text.strip() for text in rows.text])),
+        "clipped_prompts": float(rows.clipped[drawn].mean()),
+        "empty_replies": float(np.array([not text.strip() for text in rows.text])[drawn].mean()),
     }
     for name in nodes.parts[0]:
         metrics[f"parts/{name}"] = mean([nodes.parts[leaf][name] for leaf in leaves])

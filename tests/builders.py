@@ -146,6 +146,7 @@ class ScriptedTeam:
     def __init__(self, agents, say, *, limit=100_000, overflow="error"):
         self.agents, self.say, self.limit, self.overflow = tuple(agents), say, limit, overflow
         self.form = ChatFormat(byte_tokenizer())
+        self.scripted = {}
         self.requests = []
 
     def observe(self, agent, history, text):

@@ -6,23 +6,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collm_agents.advantages import Estimate, Queries, RolloutNeeds, child_scan, row_mean
+from collm_agents.advantages import (
+    Estimate,
+    Queries,
+    RolloutNeeds,
+    child_mean,
+    child_scan,
+    row_groups,
+    row_mean,
+    subtract_baseline,
+)
 from collm_agents.batch import Floats, Rollouts
 from collm_agents.config import Section, setting
 
 
 @dataclass(frozen=True)
 class TemporalDifference(Section):
-    """delta = r + gamma * V(next history) - V(history), and GAE over it; targets frozen at rollout.
+    """delta = r + gamma * V(next history) - V(history), and GAE over it; or values of replies, `critic="q"`.
 
-    Values are joint, [P], or by agent, [P, A]; the arithmetic is the same. A truncated node bootstraps from
-    the point it was cut at. Siblings share one query, whose target is the mean of theirs: the same gradient
-    as one query each.
+    Values are joint, [Q], or by agent, [Q, A]; the arithmetic is the same.
     """
 
     _where = "algorithm"
     gamma: float = setting(0.9, "discount per turn", low=0, high=1)
     lam: float = setting(0.0, "lambda of GAE: 0 is one-step TD (the paper), 1 the return", low=0, high=1)
+    critic: str = setting(
+        "v",
+        "what is valued: v, a history; q, a history with the replies to it (advantage: Q minus that of the others "
+        "in the group)",
+        choices=("v", "q"),
+    )
     advantage_norm: str = setting(
         "batch", "default of learner.advantage_norm", choices=("none", "batch", "agent_turn")
     )
@@ -30,48 +43,63 @@ class TemporalDifference(Section):
     @property
     def rollout_needs(self) -> RolloutNeeds:
         """Independent paths."""
-        return RolloutNeeds(branching="paths")
+        return RolloutNeeds(branching="paths", joint_modes=("aligned", "cross"))
 
     @property
     def variant(self) -> str:
-        """TD(0) or GAE with its lambda."""
-        return "td0" if self.lam == 0 else f"gae{self.lam:g}"
+        """TD(0) or GAE with its lambda, and what is valued."""
+        steps = "td0" if self.lam == 0 else f"gae{self.lam:g}"
+        return steps if self.critic == "v" else f"q-{steps}"
 
     def critic_queries(self, rollouts: Rollouts) -> Queries:
-        """Every point once: the state values V(h_t)."""
-        return Queries(np.arange(len(rollouts.points)))
+        """Every point once: V(h_t). With `critic="q"` every joint action: Q(h_t, a_t)."""
+        if self.critic == "v":
+            return Queries(np.arange(len(rollouts.points)))
+        texts = rollouts.rows.text
+        replies = tuple({a: texts[row] for a, row in enumerate(rows)} for rows in rollouts.row_of)
+        return Queries(rollouts.nodes.point, replies)
 
     def __call__(self, rollouts: Rollouts, values: Floats | None) -> Estimate:
         """Row advantages and value targets; see the class."""
         if values is None:
             raise ValueError("an actor-critic estimator needs values")
+        columns = values[:, None] if values.ndim == 1 else values
+        estimate = self._from_states if self.critic == "v" else self._from_replies
+        advantage, keep, target, weight = estimate(rollouts, columns)
+        return Estimate(advantage, keep, target[:, 0] if values.ndim == 1 else target, weight)
+
+    def _from_states(self, rollouts: Rollouts, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """GAE from V, [P, 1] or [P, A]. A truncated node bootstraps from the point it was cut at.
+
+        Siblings share one query, whose target is the mean of theirs: the same gradient as one query each.
+        """
         nodes = rollouts.nodes
-        v = values[:, None] if values.ndim == 1 else values  # [P, 1] or [P, A]
         following = np.where((nodes.next_point >= 0)[:, None], v[nodes.next_point], 0.0)
         delta = nodes.reward[:, None] + self.gamma * following - v[nodes.point]
         advantage = child_scan(delta, rollouts, self.gamma * self.lam)
-        by_agent = np.broadcast_to(advantage, rollouts.row_of.shape)
-        per_row, keep = row_mean(by_agent, rollouts, ~nodes.greedy)
-
+        per_row, keep = row_mean(_by_agent(advantage, rollouts), rollouts, ~nodes.greedy)
         target, weight = np.zeros_like(v), np.zeros(len(v))
         np.add.at(target, nodes.point, nodes.weight[:, None] * (advantage + v[nodes.point]))
         np.add.at(weight, nodes.point, nodes.weight)
-        target = target / np.where(weight > 0, weight, 1.0)[:, None]
-        return Estimate(
-            per_row,
-            keep,
-            target=target[:, 0] if values.ndim == 1 else target,
-            target_weight=weight,
-            metrics={
-                "explained_variance": _explained(v[nodes.point], advantage + v[nodes.point], nodes.weight)
-            },
-        )
+        return per_row, keep, target / np.where(weight > 0, weight, 1.0)[:, None], weight
+
+    def _from_replies(self, rollouts: Rollouts, q: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """From Q, [M, 1] or [M, A]: targets r + gamma * mean over children of Q (SARSA), or their lambda-return.
+
+        The advantage of a reply is its Q minus the mean Q of the others in its group: what is subtracted does not
+        depend on the reply. At a truncated node no next reply was valued: it is left out.
+        """
+        nodes = rollouts.nodes
+        delta = nodes.reward[:, None] + self.gamma * child_mean(q, rollouts) - q
+        delta[nodes.truncated] = 0.0  # so that its parents take its Q as it is
+        target = child_scan(delta, rollouts, self.gamma * self.lam) + q
+        use = ~nodes.greedy & ~nodes.truncated
+        per_row, keep = row_mean(_by_agent(q, rollouts), rollouts, use)
+        advantage = np.zeros(len(per_row))
+        advantage[keep] = subtract_baseline(per_row[keep], row_groups(rollouts)[keep], "leave_one_out")
+        return advantage, keep, target, nodes.weight * use
 
 
-def _explained(value: Floats, target: Floats, weight: Floats) -> float:
-    """1 - Var(target - value) / Var(target), weighted; 0 where the targets do not vary."""
-    w = np.broadcast_to(weight[:, None], target.shape) / max(float(weight.sum() * target.shape[1]), 1e-12)
-    variance = float((w * (target - (w * target).sum()) ** 2).sum())
-    error = target - value
-    residual = float((w * (error - (w * error).sum()) ** 2).sum())
-    return 1.0 - residual / variance if variance > 1e-12 else 0.0
+def _by_agent(per_node: Floats, rollouts: Rollouts) -> Floats:
+    """[M, 1] or [M, A] -> [M, A]."""
+    return np.broadcast_to(per_node, rollouts.row_of.shape)

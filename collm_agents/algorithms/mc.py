@@ -13,6 +13,7 @@ from collm_agents.advantages import (
     RolloutNeeds,
     child_scan,
     complete_nodes,
+    row_groups,
     row_mean,
     subtract_baseline,
 )
@@ -42,7 +43,12 @@ class MonteCarlo(Section):
     def rollout_needs(self) -> RolloutNeeds:
         """The paper's tree; a greedy sibling for the `greedy` baseline; siblings for those taken over groups."""
         grouped = self.baseline in ("mean", "leave_one_out", "max")
-        return RolloutNeeds(branching="tree", greedy=self.baseline == "greedy", min_siblings=1 + grouped)
+        return RolloutNeeds(
+            branching="tree",
+            greedy=self.baseline == "greedy",
+            min_siblings=1 + grouped,
+            joint_modes=("aligned", "cross"),
+        )
 
     @property
     def variant(self) -> str:
@@ -65,9 +71,7 @@ class MonteCarlo(Section):
             at_point[nodes.point[nodes.greedy & whole]] = returns[nodes.greedy & whole]
             greedy = at_point[rollouts.rows.point]
             keep &= np.isfinite(greedy)
-        group = np.zeros(len(rollouts.rows), dtype=np.int64)
-        count = len(rollouts.agents)
-        group[rollouts.row_of] = nodes.group[:, None] * count + np.arange(count)
+        group = row_groups(rollouts)
         advantage = np.zeros(len(rollouts.rows))
         advantage[keep] = subtract_baseline(
             per_row[keep], group[keep], self.baseline, None if greedy is None else greedy[keep]

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from forests import N, forest, tree_2x2
 
-from collm_agents.advantages import child_scan, complete_nodes, normalise, row_mean, subtract_baseline
+from collm_agents.advantages import (
+    child_mean,
+    child_scan,
+    complete_nodes,
+    explained_variance,
+    normalise,
+    row_mean,
+    subtract_baseline,
+)
 
 
 def approx(*values):
@@ -152,3 +160,23 @@ def test_noise_of_a_solved_task_is_not_blown_up():
 def test_equal_advantages_become_zero_not_nan():
     found = normalise(np.full(4, 0.3), np.ones(4), np.zeros(4, int), np.zeros(4, int), np.arange(4), "batch")
     assert found.tolist() == pytest.approx([0.0] * 4, abs=1e-6)
+
+
+def test_means_over_children_are_zero_at_leaves_and_leave_greedy_nodes_to_themselves():
+    rollouts = tree_2x2()  # A=0 -> C=1, D=2; B=3
+    assert child_mean(np.array([1.0, 2.0, 4.0, 3.0]), rollouts).tolist() == approx(3, 0, 0, 0)
+    by_agent = child_mean(np.array([[1.0, 0], [2, 5], [4, 7], [3, 0]]), rollouts)
+    assert by_agent[0].tolist() == approx(3, 6)
+    greedy = forest((N(1.0, (N(2.0),)), N(5.0, (N(9.0, greedy=True),), greedy=True)), branching=(1, 1))
+    assert child_mean(greedy.nodes.reward, greedy).tolist() == approx(2, 0, 9, 0)
+
+
+def test_explained_variance_is_one_for_perfect_values_and_zero_for_constants():
+    target, weight = np.array([2.0, 4.0, 9.0]), np.array([1.0, 1.0, 2.0])
+    assert explained_variance(target, target, weight) == pytest.approx(1.0)
+    assert explained_variance(target - 3.0, target, weight) == pytest.approx(
+        1.0
+    )  # an offset explains all the same
+    assert explained_variance(np.zeros(3), target, weight) == pytest.approx(0.0)
+    assert explained_variance(-target, target, weight) == pytest.approx(-3.0)
+    assert explained_variance(np.zeros(2), np.ones(2), np.ones(2)) == 0.0

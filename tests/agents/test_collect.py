@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from builders import ScriptedTeam, team
 
-from collm_agents.collect import Collector, resolve_branching, tree_size
+from collm_agents.branching import resolve_branching, tree_size
+from collm_agents.collect import Collector
 from collm_envs import make
 from collm_envs.errors import InputError, SettingError
 from collm_envs.vector import VecEnv

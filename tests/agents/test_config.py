@@ -54,7 +54,7 @@ def test_configs_are_frozen():
         (lambda: RolloutConfig(branching=()), "one whole number >= 1 per turn"),
         (lambda: RolloutConfig(branching=[4, 0]), "one whole number >= 1 per turn"),
         (lambda: RolloutConfig(branching=[4, 1.5]), "rollout.branching must be"),
-        (lambda: RolloutConfig(joint_mode="cross"), "is not a choice"),
+        (lambda: RolloutConfig(joint_mode="crossed"), "did you mean 'cross'"),
     ],
 )
 def test_wrong_values_are_refused_where_a_section_is_built(build, message):

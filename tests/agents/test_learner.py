@@ -23,6 +23,26 @@ def estimate(rollouts, advantage=None, keep=None):
     return Estimate(advantage, np.ones(count, bool) if keep is None else keep)
 
 
+class Fixed:
+    """An estimator that answers what it was given."""
+
+    gamma, advantage_norm = 1.0, "none"
+
+    def __init__(self, given):
+        self.given = given
+
+    def critic_queries(self, rollouts):
+        return None
+
+    def __call__(self, rollouts, values):
+        return self.given
+
+
+def update_with(found, rollouts, given):
+    found.estimator = Fixed(given)
+    return found.update(rollouts)
+
+
 @pytest.fixture(scope="module")
 def rollouts():
     return played(team(AGENTS), (2, 2))
@@ -180,7 +200,8 @@ def fixed_targets(found, rollouts):
         if found.critic.owners == "one"
         else np.tile(np.linspace(-1, 1, count)[:, None], 2)
     )
-    return encoded, Estimate(np.zeros(0), np.zeros(0, bool), target, np.ones(count))
+    values = found.critic.values(encoded, 1000)
+    return rollouts, encoded, values, Estimate(np.zeros(0), np.zeros(0, bool), target, np.ones(count))
 
 
 def test_the_first_values_are_the_mean_return_of_the_first_buffer():
@@ -249,7 +270,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_agent_and_tasks_and_st
     broken = estimate(rollouts, np.full(len(rollouts.rows), value))
     before = {a: weights(players.backbones[a], a) for a in AGENTS}
     with pytest.raises(NonFiniteError, match="agent_0") as caught:
-        found._update_agents(rollouts, broken)
+        update_with(found, rollouts, broken)
     assert rollouts.tasks[0] in str(caught.value)
     assert all(same(before[a], weights(players.backbones[a], a)) for a in AGENTS)
     assert all(p.grad is None for a in AGENTS for p in players.backbones[a].parameters(a).values())
@@ -260,7 +281,7 @@ def test_metrics_are_finite_numbers_with_the_samplers_gap_at_zero(players):
     metrics = learner(players, MonteCarlo()).update(rollouts)
     assert all(isinstance(v, float) and math.isfinite(v) for v in metrics.values())
     assert metrics["sampler_gap/agent_0"] < 1e-5
-    assert {"loss/agent_0", "grad_norm/agent_1", "surprisal/agent_0", "drift/agent_1"} <= set(metrics)
+    assert {"loss/agent_0", "grad_norm/agent_1", "surprisal/agent_0", "entropy/agent_1/t0"} <= set(metrics)
 
 
 def test_a_buffer_in_which_nothing_may_be_trained_changes_nothing():
@@ -268,8 +289,9 @@ def test_a_buffer_in_which_nothing_may_be_trained_changes_nothing():
     rollouts = played(players, (2,))
     before = {a: weights(players.backbones[a], a) for a in AGENTS}
     nothing = estimate(rollouts, keep=np.zeros(len(rollouts.rows), bool))
-    metrics = learner(players, MonteCarlo())._update_agents(rollouts, nothing)
-    assert metrics["advantage_abs"] == 0.0
+    metrics = update_with(learner(players, MonteCarlo()), rollouts, nothing)
+    assert "loss/agent_0" not in metrics
+    assert "advantage_mean/agent_0/t0" not in metrics
     assert all(same(before[a], weights(players.backbones[a], a)) for a in AGENTS)
 
 

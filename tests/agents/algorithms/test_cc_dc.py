@@ -59,14 +59,6 @@ def test_each_agents_own_values_give_its_own_advantages_and_targets():
     assert estimate.target[:, 1].tolist() == pytest.approx([1.75, 3.0])
 
 
-def test_explained_variance_is_one_for_perfect_values_and_zero_for_constant_targets():
-    rollouts = forest((N(1.0, (N(2.0),)),), (N(3.0, (N(8.0),)),), branching=(1, 1))
-    perfect = np.array([2.0, 2.0, 7.0, 8.0])
-    assert CentralisedCritic(gamma=0.5)(rollouts, perfect).metrics["explained_variance"] == pytest.approx(1.0)
-    same = forest((N(1.0), N(1.0)), branching=(2,))
-    assert CentralisedCritic()(same, np.zeros(1)).metrics["explained_variance"] == 0.0
-
-
 def test_every_point_is_valued_once():
     rollouts = tree_2x2()
     assert CentralisedCritic().critic_queries(rollouts).point.tolist() == [0, 1]
