@@ -43,6 +43,7 @@ first steps:
 # What `eval` takes, and the field of [eval] it sets: an evaluation on its own counts as a last one.
 EVAL_KEYS = {field.name: field.name for field in dataclasses.fields(EvalConfig) if field.name != "every"}
 EVAL_KEYS["tasks"] = "final_tasks"
+PROTOCOL_NAMES = ("parallel", "pipeline", "discussion", "single")
 TRAIN_EXTRAS = ("torch", "transformers", "peft", "safetensors", "jinja2", "rich", "tensorboard", "tomli_w")
 
 
@@ -203,13 +204,23 @@ def _check_run(folder: str) -> None:
 
 def _build_eval(parser: _Parser) -> None:
     parser.add_argument(
-        "run", metavar="RUN|ENV", help="folder of a run, or an environment for scripted agents"
+        "run",
+        metavar="RUN|ENV",
+        help="folder of a run, or an environment for scripted agents or untrained models",
     )
     parser.add_argument(
         "words",
         nargs="*",
         metavar="key=value",
-        help="settings of [eval], such as tasks=16 greedy=true; of the environment where one is named",
+        help="settings of [eval], such as tasks=16 greedy=true; where an environment is named, its own and, for "
+        "untrained models, all those of `collm train`",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOL_NAMES,
+        help="how the agents reply: parallel (default), pipeline (one sees the replies before its own), discussion "
+        "(each replies again after seeing the others'), single (one agent does it all); an environment is then played "
+        "by untrained models",
     )
     parser.add_argument(
         "--checkpoint", type=int, metavar="N", help="joint samples of a checkpoint (default the last)"
@@ -220,6 +231,9 @@ def _build_eval(parser: _Parser) -> None:
     )
     parser.add_argument("--episodes", type=int, help="episodes of scripted agents (default 100)")
     parser.add_argument("--seed", type=int, help="seed of tasks and scripts (default 0)")
+    parser.add_argument(
+        "--preset", action="append", default=[], metavar="NAME", help="settings of untrained models"
+    )
     parser.add_argument("--gif", metavar="FILE", help="also draw an episode of scripted agents")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.more = lambda: (
@@ -228,19 +242,48 @@ def _build_eval(parser: _Parser) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    if not Path(args.run).is_dir() and (args.run in [spec.id for spec in list_envs()] or ":" in args.run):
-        report = env_commands.eval_scripted(args)
-    else:
+    if Path(args.run).is_dir() or (args.run not in [spec.id for spec in list_envs()] and ":" not in args.run):
         report = _eval_run(args)
+    elif args.protocol or args.preset:
+        report = _eval_untrained(args)
+    else:
+        report = env_commands.eval_scripted(args)
     print(json.dumps(report, indent=2) if args.json else terminal.report(report))
     return 0
 
 
+def _refuse(args: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    for name in names:
+        if getattr(args, name) not in (None, []):
+            raise InputError(f"--{name} {reason}")
+
+
+def _eval_untrained(args: argparse.Namespace) -> Mapping[str, Any]:
+    """An environment played by models as they come: the prompting baselines."""
+    _refuse(args, ("agents", "episodes", "gif"), "is for scripted agents, not for --protocol")
+    _refuse(args, ("checkpoint",), "is for a run, not for an environment")
+    protocol = args.protocol or "parallel"
+    items = [
+        f"eval.final_tasks={word.removeprefix('tasks=')}" if word.startswith("tasks=") else word
+        for word in args.words
+    ]
+    if args.seed is not None:
+        items.append(f"eval.seed={args.seed}")
+    if protocol == "single":
+        items.append("num_agents=1")
+    config = load_config(args.run, presets=args.preset, overrides=items)
+
+    from collm_agents.experiment import Experiment  # imports torch
+
+    return Experiment(config).evaluate_untrained("parallel" if protocol == "single" else protocol)
+
+
 def _eval_run(args: argparse.Namespace) -> Mapping[str, Any]:
     _check_run(args.run)
-    for name in ("episodes", "seed", "gif"):
-        if getattr(args, name) is not None:
-            raise InputError(f"--{name} is for an environment and scripted agents, not for a run")
+    _refuse(args, ("episodes", "seed", "gif"), "is for an environment and scripted agents, not for a run")
+    _refuse(args, ("preset",), "is for an environment; a run has its own settings")
+    if args.protocol == "single":
+        raise InputError("--protocol single is for an environment: a run's team is the one that was trained")
     items = []
     for word in args.words:
         key, sign, value = word.partition("=")
@@ -251,7 +294,13 @@ def _eval_run(args: argparse.Namespace) -> Mapping[str, Any]:
 
     from collm_agents.experiment import Experiment  # imports torch
 
-    return Experiment.evaluate(args.run, checkpoint_at=args.checkpoint, overrides=items, scripted=args.agents)
+    return Experiment.evaluate(
+        args.run,
+        checkpoint_at=args.checkpoint,
+        overrides=items,
+        scripted=args.agents,
+        protocol=args.protocol or "parallel",
+    )
 
 
 VERBS = {
@@ -297,12 +346,13 @@ VERBS = {
         _train,
     ),
     "eval": Verb(
-        "evaluate a trained team on held-out tasks, or scripted agents on an environment",
+        "evaluate a trained team on held-out tasks, or scripted agents or untrained models on an environment",
         (
             "eval runs/NAME",
             "eval runs/NAME tasks=16 greedy=true --json",
             "eval runs/NAME --agents oracle",
             "eval games/housebuild-v0 --agents oracle,novice --episodes 200 --gif house.gif",
+            "eval games/strbuild-mini-v0 --protocol discussion model=builtin tasks=32",
         ),
         _build_eval,
         _eval,

@@ -125,7 +125,7 @@ class Collector:
         self.branching = tuple(int(k) for k in branching)
         self.joint_mode, self.greedy_sibling, self.greedy = joint_mode, greedy_sibling, greedy
         self.protocol = PROTOCOLS[protocol]
-        self.drafted = 0  # tokens of the last collection that a protocol drew and the environment never saw
+        self.drafted = np.zeros(0)  # by tree of the last collection: tokens that the environment never saw
         self.seconds: dict[str, float] = {}
 
     def collect(self, tasks: Sequence[Task], update: int) -> Rollouts:
@@ -139,7 +139,7 @@ class Collector:
             The forest.
         """
         self.seconds = {"sample_s": 0.0, "env_s": 0.0}
-        waited, self.drafted = self.vec.waited_s, 0
+        waited, self.drafted = self.vec.waited_s, np.zeros(len(tasks))
         forest = _Forest()
         names = _occurrences([task.id for task in tasks])
         branches = self._roots(forest, tasks, names, update)
@@ -239,6 +239,7 @@ class Collector:
     ) -> list[list[Said]]:
         """What each agent says for every joint reply of the plan; shared replies are drawn once."""
         tables: list[list[Seat]] = []
+        trees: list[int] = []
         place: dict[tuple[int, int], int] = {}
         for branch, child in plan:
             for pick in dict.fromkeys(child.picks):
@@ -250,7 +251,7 @@ class Collector:
         start = time.perf_counter()
         said = self.protocol(self.team, tables)
         self.seconds["sample_s"] += time.perf_counter() - start
-        self.drafted += sum(one.drafted for table in said for one in table)
+        np.add.at(self.drafted, trees, [sum(one.drafted for one in table) for table in said])
         return [
             [said[place[branch.point, pick]][a] for a, pick in enumerate(child.picks)]
             for branch, child in plan

@@ -72,6 +72,7 @@ def evaluate(
     samples: int = 1,
     greedy: bool = False,
     keep: int = 4,
+    protocol: str = "parallel",
 ) -> Report:
     """Play whole episodes on given tasks.
 
@@ -83,21 +84,27 @@ def evaluate(
         samples: episodes per task; a task's values are their mean.
         greedy: likeliest tokens instead of draws, one episode per task.
         keep: conversations put into the report.
+        protocol: how the agents come to a joint reply (`protocols.PROTOCOLS`).
 
     Returns:
         A report with `score` (last turn), `score_sum`, `return` (sum of rewards), `success`, `turns`,
         `parts/<component>`, `measured/<quantity>`, `reply_tokens`, `truncated_replies`, `truncated_episodes`,
-        `clipped_prompts`.
+        `clipped_prompts`, and with another protocol than `parallel` `drafted_tokens` (per joint reply, of what
+        was drawn and not played).
     """
     branching = (1 if greedy else samples,) + (1,) * (env.num_turns - 1)
-    collector = Collector(VecEnv(env), team, branching, seed, greedy=greedy)
+    collector = Collector(VecEnv(env), team, branching, seed, greedy=greedy, protocol=protocol)
     per_task: dict[str, list[float]] = {}
     conversations: list[dict[str, Any]] = []
     for start in range(0, len(tasks), TASKS_AT_ONCE):
         rollouts = collector.collect(
             [tasks[i] for i in range(start, min(start + TASKS_AT_ONCE, len(tasks)))], -1
         )
-        for name, values in episode_metrics(rollouts).items():
+        metrics = episode_metrics(rollouts)
+        if protocol != "parallel":
+            played = np.bincount(rollouts.points.tree[rollouts.nodes.point], minlength=len(rollouts.tasks))
+            metrics["drafted_tokens"] = list(collector.drafted / played)
+        for name, values in metrics.items():
             per_task.setdefault(name, []).extend(values)
         leaves = rollouts.leaves[: max(0, keep - len(conversations))]
         conversations += [conversation(rollouts, int(leaf)) for leaf in leaves]

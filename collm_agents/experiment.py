@@ -357,7 +357,15 @@ class Experiment:
             done = trainer.run()
         return self._write_result(run_dir, done, reports, held_out)
 
-    def _evaluate(self, env: CollabEnv, team: AgentTeam, count: int) -> Report:
+    def evaluate_untrained(self, protocol: str = "parallel") -> Report:
+        """Evaluate the team as its models come, such as the paper's prompting baselines.
+
+        Args:
+            protocol: how the agents come to a joint reply (`protocols.PROTOCOLS`).
+        """
+        return self._evaluate(self.eval_env(), self.build_team(), self.config.eval.final_tasks, protocol)
+
+    def _evaluate(self, env: CollabEnv, team: AgentTeam, count: int, protocol: str = "parallel") -> Report:
         config = self.config.eval
         return evaluate(
             env,
@@ -367,6 +375,7 @@ class Experiment:
             samples=config.samples,
             greedy=config.greedy,
             keep=self.config.track.samples,
+            protocol=protocol,
         )
 
     def _write_result(
@@ -404,6 +413,7 @@ class Experiment:
         checkpoint_at: int | None = None,
         overrides: Sequence[str] = (),
         scripted: str | Mapping[str, str] | None = None,
+        protocol: str = "parallel",
     ) -> Report:
         """Evaluate a run's agents, or scripted ones in their place.
 
@@ -413,6 +423,7 @@ class Experiment:
             overrides: such as `eval.greedy=true` or `env.num_turns=2`.
             scripted: `random`, `novice` or `oracle`, for all agents or by agent, or as text that `parse_kinds`
                 reads: then no model is loaded.
+            protocol: how the agents come to a joint reply (`protocols.PROTOCOLS`).
         """
         run_dir = Path(run_dir)
         experiment = cls(stored_config(run_dir, overrides))
@@ -425,7 +436,7 @@ class Experiment:
         folder = checkpoint.pick(run_dir, checkpoint_at)
         team = experiment.build_team()
         checkpoint.load_team(folder, team)
-        return experiment._evaluate(env, team, config.final_tasks)
+        return experiment._evaluate(env, team, config.final_tasks, protocol)
 
 
 def stored_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:
