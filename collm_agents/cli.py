@@ -219,8 +219,8 @@ def _build_eval(parser: _Parser) -> None:
         "--protocol",
         choices=PROTOCOL_NAMES,
         help="how the agents reply: parallel (default), pipeline (one sees the replies before its own), discussion "
-        "(each replies again after seeing the others'), single (one agent does it all); an environment is then played "
-        "by untrained models",
+        "(each replies again after seeing the others'), single (one agent does it all); untrained models then play "
+        "an environment",
     )
     parser.add_argument(
         "--checkpoint", type=int, metavar="N", help="joint samples of a checkpoint (default the last)"

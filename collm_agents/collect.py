@@ -245,9 +245,8 @@ class Collector:
             for pick in dict.fromkeys(child.picks):
                 if (branch.point, pick) not in place:
                     place[branch.point, pick] = len(tables)
-                    tables.append(
-                        self._table(branch, pick, names[forest.points["tree"][branch.point]], update)
-                    )
+                    trees.append(forest.points["tree"][branch.point])
+                    tables.append(self._table(branch, pick, names[trees[-1]], update))
         start = time.perf_counter()
         said = self.protocol(self.team, tables)
         self.seconds["sample_s"] += time.perf_counter() - start
