@@ -1,7 +1,7 @@
 """Every algorithm and every baseline on every mini environment: one table.
 
 `python -m benchmarks.learners --out benchmarks/results/FILE.json` trains each entry of `TRAINED` over seeds with
-`examples/compare_seeds.py`, plays the untrained teams of `PROTOCOLS`, writes one JSON file and prints a table: start,
+`examples/compare_seeds.py`, plays the untrained teams of `PROTOCOLS`, writes a JSON file and prints a table: start,
 end and oracle on held-out tasks, sampled, and the share of the way gained. An environment whose file is there
 already is not run again, so it can be stopped and gone on with.
 """
