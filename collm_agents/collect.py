@@ -9,7 +9,7 @@ their draws; it knows nothing of advantages or losses.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,9 +187,20 @@ class Collector:
     ) -> list[Branch]:
         """Draw, play and record one turn of all branches; returns where play goes on."""
         plan = [(branch, child) for branch in branches for child in self._children(branch, width)]
-        said = self._draw(plan, forest, names, update)
         with self.clock.phase("env"):
-            env_rows, steps = self._play(plan, said)
+            env_rows = self._clone(plan)
+
+        def play(number: int, joint: Sequence[Said]) -> None:
+            # At once, so that a judge elsewhere works while other replies are still being drawn.
+            with self.clock.phase("env"):
+                texts = [one.reply.text for one in joint]
+                self.vec.send(env_rows[number], dict(zip(self.team.agents, texts, strict=True)))
+
+        said = self._draw(plan, forest, names, update, play)
+        with self.clock.phase("env"):
+            steps: dict[int, Step] = {}
+            while len(steps) < len(env_rows):
+                steps.update({step.row: step for step in self.vec.recv()})
             states, infos = self.vec.states(env_rows), self.vec.global_infos(env_rows)
         groups: dict[tuple[str, int], int] = {}
         rows: dict[tuple[int, int, int], int] = {}
@@ -211,21 +222,14 @@ class Collector:
                 ahead.append(found)
         return ahead
 
-    def _play(
-        self, plan: list[tuple[Branch, _Child]], said: list[list[Said]]
-    ) -> tuple[list[int], dict[int, Step]]:
-        """Play every joint reply of the plan on an environment row of its own; returns the rows and their steps."""
+    def _clone(self, plan: Sequence[tuple[Branch, _Child]]) -> list[int]:
+        """An environment row for every joint reply of the plan: the first takes the branch's own."""
         taken: set[int] = set()
-        env_rows: list[int] = []
+        env_rows = []
         for branch, _ in plan:
-            # The first child takes the environment on itself; its siblings need copies made before it moves.
             env_rows.append(self.vec.clone([branch.row])[0] if branch.row in taken else branch.row)
             taken.add(branch.row)
-        actions = {
-            row: {a: one.reply.text for a, one in zip(self.team.agents, joint, strict=True)}
-            for row, joint in zip(env_rows, said, strict=True)
-        }
-        return env_rows, self.vec.step(actions)
+        return env_rows
 
     def _joint_width(self, width: int) -> int:
         """Joint replies that a point's draws make."""
@@ -246,25 +250,51 @@ class Collector:
         return [*drawn, baseline] if self.greedy_sibling else drawn
 
     def _draw(
-        self, plan: list[tuple[Branch, _Child]], forest: _Forest, names: list[str], update: int
+        self,
+        plan: list[tuple[Branch, _Child]],
+        forest: _Forest,
+        names: list[str],
+        update: int,
+        play: Callable[[int, Sequence[Said]], None],
     ) -> list[list[Said]]:
-        """What each agent says for every joint reply of the plan; shared replies are drawn once."""
+        """What each agent says for every joint reply of the plan; shared replies are drawn once.
+
+        Args:
+            plan: the joint replies.
+            forest: the rollouts so far.
+            names: of the trees.
+            update: index of the update.
+            play: told a joint reply's place in the plan and what was said, as soon as that is complete.
+        """
         tables: list[list[Seat]] = []
         trees: list[int] = []
         place: dict[tuple[int, int], int] = {}
-        for branch, child in plan:
+        users: list[list[int]] = []  # joint replies that need a table
+        for number, (branch, child) in enumerate(plan):
             for pick in dict.fromkeys(child.picks):
                 if (branch.point, pick) not in place:
                     place[branch.point, pick] = len(tables)
                     trees.append(forest.points["tree"][branch.point])
                     tables.append(self._table(branch, pick, names[trees[-1]], update))
+                    users.append([])
+                users[place[branch.point, pick]].append(number)
+        missing = [len(set(child.picks)) for _, child in plan]
+        told: dict[int, Sequence[Said]] = {}
+        said: dict[int, list[Said]] = {}
+
+        def finished(table: int, own: Sequence[Said]) -> None:
+            told[table] = own
+            self.drafted[trees[table]] += sum(one.drafted for one in own)
+            for number in users[table]:
+                missing[number] -= 1
+                if not missing[number]:
+                    branch, child = plan[number]
+                    said[number] = [told[place[branch.point, pick]][a] for a, pick in enumerate(child.picks)]
+                    play(number, said[number])
+
         with self.clock.phase("decode"):
-            said = self.protocol(self.team, tables)
-        np.add.at(self.drafted, trees, [sum(one.drafted for one in table) for table in said])
-        return [
-            [said[place[branch.point, pick]][a] for a, pick in enumerate(child.picks)]
-            for branch, child in plan
-        ]
+            self.protocol(self.team, tables, finished)
+        return [said[number] for number in range(len(plan))]
 
     def _table(self, branch: Branch, pick: int, name: str, update: int) -> list[Seat]:
         """All agents' seats for their replies of one index at a point."""
