@@ -22,6 +22,9 @@ _SEEN, _SAID, _LATER = "\ue000seen\ue000", "\ue000said\ue000", "\ue000later\ue00
 _PLAIN = "\n"
 
 
+REMEMBERED = 8192  # texts whose token ids a format keeps
+
+
 class ChatFormat:
     """The pieces of one tokenizer's chat template, and which tokens may be drawn.
 
@@ -50,6 +53,7 @@ class ChatFormat:
         stop_ids: Sequence[int] = (),
     ) -> None:
         self.tokenizer = tokenizer
+        self._known: dict[str, tuple[int, ...]] = {}  # siblings and later passes see the same texts again
         if tokenizer.eos_token_id is None:
             raise InputError(f"tokenizer of {tokenizer.name_or_path!r} has no end-of-sequence token")
         self.templated = template == "auto" and bool(tokenizer.chat_template)
@@ -115,13 +119,20 @@ class ChatFormat:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text of an environment or partner; what looks like a special token is plain text."""
+        if text not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[text] = self._encode(text)
+        return self._known[text]
+
+    def _encode(self, text: str) -> tuple[int, ...]:
         if not text:
             return ()
         for token in self._control.values():
             if token in text:
                 # Cut inside the token's name: neither part is the token, and the text stays the same.
                 cut = text.index(token) + 1
-                return self.encode(text[:cut]) + self.encode(text[cut:])
+                return self._encode(text[:cut]) + self._encode(text[cut:])
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def decode(self, reply: Sequence[int]) -> str:

@@ -9,16 +9,16 @@ their draws; it knows nothing of advantages or losses.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from collm_agents.batch import Nodes, Points, Rollouts, Rows
+from collm_agents.batch import Rollouts
 from collm_agents.chat import History
 from collm_agents.clock import Clock
 from collm_agents.draws import DrawKey, derive
+from collm_agents.forest import Forest
 from collm_agents.protocols import PROTOCOLS, Said, Seat
 from collm_agents.team import AgentTeam, scripted_reply
 from collm_envs.errors import InputError
@@ -72,29 +72,6 @@ class _Child:
     greedy: bool = False
 
 
-@dataclass
-class _Forest:
-    """Columns of the rollouts while they grow."""
-
-    points: dict[str, list] = field(default_factory=lambda: {k: [] for k in Points.__dataclass_fields__})
-    nodes: dict[str, list] = field(default_factory=lambda: {k: [] for k in Nodes.__dataclass_fields__})
-    rows: dict[str, list] = field(default_factory=lambda: {k: [] for k in Rows.__dataclass_fields__})
-    row_of: list[list[int]] = field(default_factory=list)
-    groups: int = 0
-
-    @staticmethod
-    def add(columns: dict[str, list], **values: Any) -> int:
-        """Append one record; returns its index."""
-        for key, column in columns.items():
-            column.append(values[key])
-        return len(columns[next(iter(columns))]) - 1
-
-    def new_group(self) -> int:
-        """A group index not used before."""
-        self.groups += 1
-        return self.groups - 1
-
-
 class Collector:
     """Plays episodes of one environment with one team.
 
@@ -133,19 +110,21 @@ class Collector:
             0.0  # of the last collection: judges at work while the main thread did other things
         )
 
-    def collect(self, tasks: Sequence[Task], update: int) -> Rollouts:
+    def collect(self, tasks: Sequence[Task], update: int, upcoming: Sequence[Task] = ()) -> Rollouts:
         """Play one tree per task.
 
         Args:
             tasks: one tree each; a task may come more than once.
             update: index of the update, part of every random key; -1 for evaluations.
+            upcoming: tasks of the next call: their first prompts are tokenised while judges are waited for.
 
         Returns:
             The forest.
         """
+        self._idle = self._prepare(upcoming, update + 1)
         waited, judging = self.vec.waited_s, self.vec.judging_s
         self.drafted = np.zeros(len(tasks))
-        forest = _Forest()
+        forest = Forest()
         names = _occurrences([task.id for task in tasks])
         branches = self._roots(forest, tasks, names, update)
         for turn, width in enumerate(self.branching):
@@ -155,9 +134,28 @@ class Collector:
         waited = self.vec.waited_s - waited
         self.clock.move(waited, "env", "judge_wait")
         self.overlapped_s = max(0.0, self.vec.judging_s - judging - waited)
-        return self._finish(forest, tasks)
+        return forest.finish(self.team.agents, [task.id for task in tasks], self.branching)
 
-    def _roots(self, forest: _Forest, tasks: Sequence[Task], names: list[str], update: int) -> list[Branch]:
+    def _prepare(self, tasks: Sequence[Task], update: int) -> Iterator[None]:
+        """Tokenise first prompts, one task a step; they are remembered by the agents' formats."""
+        env = self.vec.template.clone()
+        for task, name in zip(tasks, _occurrences([task.id for task in tasks]), strict=True):
+            seen, _ = env.reset(seed=derive(self.seed, "env", update, name), options={"task": task})
+            for agent in self.team.agents:
+                self.team.observe(agent, History(), seen[agent])
+            yield
+
+    def _receive(self, env_rows: Sequence[int]) -> dict[int, Step]:
+        """Steps of all rows that were sent; there is other work while judges are not ready."""
+        steps: dict[int, Step] = {}
+        while len(steps) < len(env_rows):
+            found = self.vec.recv(block=False)
+            if not found and next(self._idle, True):
+                found = self.vec.recv()
+            steps.update({step.row: step for step in found})
+        return steps
+
+    def _roots(self, forest: Forest, tasks: Sequence[Task], names: list[str], update: int) -> list[Branch]:
         seeds = [derive(self.seed, "env", update, name) for name in names]
         with self.clock.phase("env"):
             observations = self.vec.reset(tasks, seeds)
@@ -183,7 +181,7 @@ class Collector:
         return tuple(history for history in observed if history is not None)
 
     def _turn(
-        self, forest: _Forest, branches: list[Branch], names: list[str], update: int, turn: int, width: int
+        self, forest: Forest, branches: list[Branch], names: list[str], update: int, turn: int, width: int
     ) -> list[Branch]:
         """Draw, play and record one turn of all branches; returns where play goes on."""
         plan = [(branch, child) for branch in branches for child in self._children(branch, width)]
@@ -198,9 +196,7 @@ class Collector:
 
         said = self._draw(plan, forest, names, update, play)
         with self.clock.phase("env"):
-            steps: dict[int, Step] = {}
-            while len(steps) < len(env_rows):
-                steps.update({step.row: step for step in self.vec.recv()})
+            steps = self._receive(env_rows)
             states, infos = self.vec.states(env_rows), self.vec.global_infos(env_rows)
         groups: dict[tuple[str, int], int] = {}
         rows: dict[tuple[int, int, int], int] = {}
@@ -252,7 +248,7 @@ class Collector:
     def _draw(
         self,
         plan: list[tuple[Branch, _Child]],
-        forest: _Forest,
+        forest: Forest,
         names: list[str],
         update: int,
         play: Callable[[int, Sequence[Said]], None],
@@ -311,7 +307,7 @@ class Collector:
 
     def _rows(
         self,
-        forest: _Forest,
+        forest: Forest,
         rows: dict[tuple[int, int, int], int],
         branch: Branch,
         child: _Child,
@@ -337,7 +333,7 @@ class Collector:
             found.append(rows[key])
         return found
 
-    def _record(self, forest: _Forest, move: _Move) -> Branch | None:
+    def _record(self, forest: Forest, move: _Move) -> Branch | None:
         """Write one joint action down; returns the branch it leads to, if play goes on there."""
         agents, branch, step, turn = self.team.agents, move.branch, move.step, move.turn
         before: tuple[History, ...] = ()
@@ -395,30 +391,6 @@ class Collector:
             seen,
             histories,
             local,
-        )
-
-    def _finish(self, forest: _Forest, tasks: Sequence[Task]) -> Rollouts:
-        points, nodes, rows = forest.points, forest.nodes, forest.rows
-        ints = {"tree", "parent", "turn", "point", "next_point", "group", "agent"}
-        bools = {"terminated", "truncated", "success", "greedy", "cut", "clipped"}
-        floats = {"reward", "score", "weight"}
-
-        def arrays(columns: dict[str, list]) -> dict[str, Any]:
-            kinds = (
-                dict.fromkeys(ints, np.int64)
-                | dict.fromkeys(bools, np.bool_)
-                | dict.fromkeys(floats, np.float64)
-            )
-            return {k: np.array(v, dtype=kinds[k]) if k in kinds else tuple(v) for k, v in columns.items()}
-
-        return Rollouts(
-            agents=self.team.agents,
-            tasks=tuple(task.id for task in tasks),
-            branching=self.branching,
-            points=Points(**arrays(points)),
-            nodes=Nodes(**arrays(nodes)),
-            rows=Rows(**arrays(rows)),
-            row_of=np.array(forest.row_of, dtype=np.int64).reshape(len(forest.row_of), len(self.team.agents)),
         )
 
 

@@ -139,7 +139,9 @@ class Trainer:
     def _update(self) -> None:
         p = self.progress
         start, before = time.perf_counter(), self.clock.read()
-        rollouts = self.collector.collect(list(self._next_tasks()), p.updates)
+        tasks = list(self._next_tasks(p.tasks))
+        upcoming = list(self._next_tasks(p.tasks + len(tasks)))
+        rollouts = self.collector.collect(tasks, p.updates, upcoming)
         metrics = self.learner.update(rollouts, self.spent)
         p.updates += 1
         p.joint_samples += rollouts.joint_samples
@@ -160,12 +162,12 @@ class Trainer:
         )
         self.tracker.update({"updates": float(p.updates), **metrics}, p.joint_samples)
 
-    def _next_tasks(self) -> Iterator[Task]:
-        """The next trees' tasks: position in the order is all that is remembered."""
+    def _next_tasks(self, first: int) -> Iterator[Task]:
+        """The tasks of an update whose trees begin at a place in the order; the place is all that is remembered."""
         count = len(self.tasks)
-        left = self.task_budget - self.progress.tasks if self.task_budget else self.tasks_per_update
+        left = max(0, self.task_budget - first) if self.task_budget else self.tasks_per_update
         current, order = -1, np.arange(0)
-        for place in range(self.progress.tasks, self.progress.tasks + min(self.tasks_per_update, left)):
+        for place in range(first, first + min(self.tasks_per_update, left)):
             if place // count != current:
                 current = place // count
                 order = np.random.default_rng(derive(self.seed, "tasks", current)).permutation(count)

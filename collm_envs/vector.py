@@ -107,8 +107,11 @@ class VecEnv:
                 self._judging_since = time.perf_counter()
             judged.add_done_callback(self._note_end)  # called by the thread that finished it
 
-    def recv(self) -> list[Step]:
-        """Steps that are judged, in row order: at least one, blocking for it if need be.
+    def recv(self, *, block: bool = True) -> list[Step]:
+        """Steps that are judged, in row order.
+
+        Args:
+            block: wait until there is at least one; else the list may be empty.
 
         Raises:
             EnvFault: when a judge failed; it names environment, task, turn and agent. The other rows lose
@@ -116,7 +119,7 @@ class VecEnv:
         """
         if not self._waiting and not self._finished:
             raise EnvFault("recv() with nothing sent", env_id=self.template.env_id)
-        self._collect(block=not self._finished)
+        self._collect(block=block and not self._finished)
         return [self._finished.pop(row) for row in sorted(self._finished)]
 
     def step(self, actions: Mapping[int, Mapping[str, str]]) -> dict[int, Step]:
