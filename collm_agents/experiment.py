@@ -25,6 +25,7 @@ from collm_agents.config import Config, resolve_tuning, resolved
 from collm_agents.critic import Critic, critic_members
 from collm_agents.evaluate import Report, evaluate, evaluate_scripted
 from collm_agents.learner import Learner
+from collm_agents.memory import MemoryMeter
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import pick_device
 from collm_agents.overrides import dump_config
@@ -77,6 +78,7 @@ class Experiment:
                 "reward='delta' telescopes only under the learner's own discount"
             )
         self.device = pick_device(config.run.device)
+        self.meter: MemoryMeter | None = None  # runs from when models are loaded
         needs = self.estimator.rollout_needs
         if config.rollout.joint_mode not in needs.joint_modes:
             raise SettingError(
@@ -278,6 +280,7 @@ class Experiment:
         for source in (self.env.tasks, held_out.tasks):
             for _ in source:  # every row is checked here, so that a bad one stops nothing that has begun
                 pass
+        self.meter = MemoryMeter(self.device)
         built = self.build()
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.toml").write_text(dump_config(self.config), encoding="utf-8")
@@ -294,6 +297,7 @@ class Experiment:
         run_dir = Path(run_dir)
         experiment = cls(stored_config(run_dir, overrides))
         folder = checkpoint.pick(run_dir)
+        experiment.meter = MemoryMeter(experiment.device)
         built, held_out = experiment.build(), experiment.eval_env()
         progress = checkpoint.load(folder, built.team, built.critic, built.learner)
         (run_dir / "config.toml").write_text(dump_config(experiment.config), encoding="utf-8")
@@ -384,6 +388,7 @@ class Experiment:
             "wall_s": done.wall_s,
             "phases_s": done.phases,
             "overlapped_s": done.overlapped_s,
+            "peak_memory": self.meter.peak() if self.meter else None,
             "high": held_out.high,
             "start": reports.edges[0],
             "end": reports.edges[-1],
