@@ -19,6 +19,7 @@ from collm_agents.batch import Floats, Rollouts, token_batches
 from collm_agents.chat import ChatFormat
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.heads import ValueHead
+from collm_agents.models.packing import pack
 from collm_envs.history import entry
 
 CENTRAL = "critic"
@@ -149,8 +150,15 @@ class Critic:
             Indices of the sequences, [B], and their values, [B]; every sequence comes once. Gradients flow, so
             use a batch before asking for the next.
         """
-        for rows in token_batches([len(s) for s in sequences], budget):
-            yield np.array(rows), self.forward(member, [sequences[i] for i in rows])
+        backbone = self.backbones[member]
+        if not backbone.packs:
+            for rows in token_batches([len(s) for s in sequences], budget):
+                yield np.array(rows), self.forward(member, [sequences[i] for i in rows])
+            return
+        for batch in pack(sequences, [len(s) for s in sequences], budget, backbone.widest_tree):
+            hidden = backbone.packed_hidden(self.weights_of[member], batch)
+            last = torch.tensor([path[-1] for path in batch.path], device=hidden.device)
+            yield batch.rows, self.heads[member](hidden[torch.from_numpy(batch.tree).to(hidden.device), last])
 
     @torch.no_grad()
     def values(self, encoded: Encoded, budget: int) -> Floats:

@@ -20,6 +20,8 @@ from collm_agents.draws import DrawKey
 from collm_agents.losses import masked_log_softmax, token_entropy
 from collm_agents.models import loading
 from collm_agents.models.backbone import BASE, Backbone
+from collm_agents.models.logprob import token_logprobs
+from collm_agents.models.packing import pack
 from collm_agents.models.sampler import draw
 from collm_envs.errors import InputError, SettingError, suggest
 
@@ -347,9 +349,48 @@ class AgentTeam:
         """
         agent = self.users[member][0]
         weights = BASE if reference else member
+        if not prompts:
+            return
+        if self.backbones[agent].packs:
+            yield from self._scored_packed(agent, weights, prompts, replies, budget, entropy=entropy)
+            return
         lengths = [len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)]
         for rows in token_batches(lengths, budget):
             scored = self._scored(
                 agent, weights, [prompts[i] for i in rows], [replies[i] for i in rows], entropy=entropy
             )
             yield replace(scored, rows=np.array(rows))
+
+    def _scored_packed(
+        self,
+        agent: str,
+        weights: str,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Sequence[int]],
+        budget: int,
+        *,
+        entropy: bool,
+    ) -> Iterator[Scored]:
+        """The same as `_scored` in batches of trees: what rows share is computed once."""
+        backbone = self.backbones[agent]
+        sequences = [(*prompt, *reply) for prompt, reply in zip(prompts, replies, strict=True)]
+        for batch in pack(sequences, [len(p) for p in prompts], budget, backbone.widest_tree):
+            hidden = backbone.packed_hidden(weights, batch)
+            lengths = np.array([len(replies[row]) for row in batch.rows])
+            # The state before a token predicts it.
+            place = np.concatenate([path[-n - 1 : -1] for path, n in zip(batch.path, lengths, strict=True)])
+            tree = torch.from_numpy(np.repeat(batch.tree, lengths)).to(hidden.device)
+            target = torch.tensor([id for row in batch.rows for id in replies[row]], device=hidden.device)
+            head = backbone.head(weights, self.sampling.temperature, self.formats[agent].banned)
+            assert head is not None
+            found, spread = token_logprobs(
+                hidden[tree, torch.from_numpy(place).to(hidden.device)], target, head, entropy=entropy
+            )
+            mask = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]).to(hidden.device)
+            logprob = torch.zeros(mask.shape, device=hidden.device).masked_scatter(mask, found)
+            yield Scored(
+                batch.rows,
+                logprob,
+                mask,
+                None if spread is None else torch.zeros_like(logprob).masked_scatter(mask, spread),
+            )

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from collm_agents.config import LoraConfig
 from collm_agents.draws import derive
 from collm_agents.models import loading
+from collm_agents.models.logprob import Head
+from collm_agents.models.packing import Pack, pack
 from collm_envs.errors import InputError
 
 BASE = "__base__"  # names the base as it was loaded, where a member's name is asked for
@@ -72,6 +77,7 @@ class Backbone:
                 f"the model only {base.get_input_embeddings().weight.shape[0]}"
             )
         self.context_length = loading.context_length(base.config)
+        self.checkpointing = False  # recompute activations in the backward pass
         self._peft: Any = None
         self._based = False  # whether the adapters are switched off
         self._copies: dict[str, Any] = {}
@@ -142,6 +148,104 @@ class Backbone:
                 logits_to_keep=longest + 1,
             ).logits
         return logits[:, :-1]
+
+    def packed_hidden(self, member: str, batch: Pack) -> Tensor:
+        """Hidden states of every token of a batch of trees: [R, T, hidden_size]."""
+        device = self.device
+        ids, depth = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.depth).to(device)
+        mask: Any = None
+        if batch.attends is not None:
+            mask = torch.from_numpy(batch.attends).to(device)[:, None]
+            text = self.config.get_text_config()
+            if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
+                near = depth[:, None, :, None] - depth[:, None, None, :] < text.sliding_window
+                mask = {"full_attention": mask, "sliding_attention": mask & near}
+        module = self.module(member)
+        causal = module.get_base_model() if self._peft is not None else module
+        with self.computing(), self._checkpointed(causal):
+            return causal.get_decoder()(
+                input_ids=ids, attention_mask=mask, position_ids=depth, use_cache=False
+            ).last_hidden_state
+
+    def head(self, member: str, temperature: float, banned: Tensor) -> Head | None:
+        """The output matrix of a member, where it is a plain one."""
+        module = self.module(member)
+        out = (module.get_base_model() if self._peft is not None else module).get_output_embeddings()
+        if type(out) is not nn.Linear:
+            return None
+        text = self.config.get_text_config()
+        return Head(
+            out.weight,
+            out.bias,
+            float(getattr(text, "final_logit_softcapping", None) or 0.0),
+            temperature,
+            banned.to(self.device),
+            self._autocast or out.weight.dtype,
+        )
+
+    @functools.cached_property
+    def packs(self) -> bool:
+        """Whether the model computes trees as it computes their sequences: tried once, on a small tree.
+
+        Models that take no mask of four dimensions, or do something else to their logits than `Head` does, fail;
+        their rows are then computed one by one, which is slower and gives the same.
+        """
+        member, size = self.members[0], min(len(self.tokenizer), 64)
+        draw = np.random.default_rng(0).integers(0, size, size=12).tolist()
+        prompts = [tuple(draw[:4]), tuple(draw[:4]), tuple(draw[:7])]
+        replies = [tuple(draw[4:9]), tuple(draw[9:12]), (draw[3],)]
+        head = self.head(member, 1.0, torch.zeros(size, dtype=torch.bool))
+        if head is None:
+            return False
+        try:
+            with torch.no_grad():
+                (batch,) = pack(
+                    [p + r for p, r in zip(prompts, replies, strict=True)], [4, 4, 7], 10**6, 10**6
+                )
+                hidden = self.packed_hidden(member, batch)
+                plain = self.reply_logits(member, prompts, replies)
+                for row, tree, path in zip(batch.rows, batch.tree, batch.path, strict=True):
+                    count = len(replies[row])
+                    found = head.logits(hidden[tree, path[-count - 1 : -1]])
+                    if not torch.allclose(
+                        found, plain[row, :count].float(), atol=1e-3 if self._exact else 0.3
+                    ):
+                        return False
+        except (ValueError, TypeError, RuntimeError, AttributeError):
+            return False
+        return True
+
+    @property
+    def widest_tree(self) -> int:
+        """Most tokens in a tree: far beyond the model's width, attention over strangers costs too much."""
+        return max(512, 2 * self.hidden_size)
+
+    @property
+    def _exact(self) -> bool:
+        return (
+            self._autocast is None
+            and next(iter(self.module(self.members[0]).parameters())).dtype == torch.float32
+        )
+
+    @contextlib.contextmanager
+    def _checkpointed(self, causal: Any) -> Iterator[None]:
+        """Let the layers recompute their activations in the backward pass, where asked for and gradients are on.
+
+        transformers does so in training mode only, which everything else here must not be in: the layers alone are.
+        """
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            yield
+            return
+        if not causal.is_gradient_checkpointing:
+            causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        layers = [layer for layer in causal.modules() if isinstance(layer, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
 
     def last_hidden(self, member: str, sequences: Sequence[Sequence[int]]) -> Tensor:
         """Hidden state at each sequence's last token: [B, hidden_size].
