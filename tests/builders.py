@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny_models import byte_tokenizer, save_llama, save_qwen3
+from tiny_models import byte_tokenizer, save_llama, save_other, save_qwen3
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from collm_agents.chat import ChatFormat
@@ -26,10 +26,11 @@ _HELD: list[tempfile.TemporaryDirectory] = []
 
 @functools.cache
 def folder(name: str) -> str:
-    """Folder of a tiny `qwen3` or `llama`, made once per session; `wordy-qwen3` puts spaces into what it says."""
+    """Folder of a tiny model, made once per session; `wordy-qwen3` puts spaces into what it says."""
     _HELD.append(tempfile.TemporaryDirectory())
     kind = name.removeprefix("wordy-")
-    place = {"qwen3": save_qwen3, "llama": save_llama}[kind](Path(_HELD[-1].name))
+    makers = {"qwen3": save_qwen3, "llama": save_llama}
+    place = makers.get(kind, functools.partial(save_other, kind))(Path(_HELD[-1].name))
     if kind != name:
         _make_wordy(place)
     return str(place)

@@ -7,9 +7,15 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -106,6 +112,40 @@ def save_llama(folder: Path, *, seed: int = 1) -> Path:
             eos_token_id=tokenizer.eos_token_id,
         )
     )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_other(kind: str, folder: Path, *, seed: int = 2) -> Path:
+    """A random two-layer `qwen2`, `gemma2` (capped logits) or `gemma3`; Gemmas' first layer sees 12 tokens back."""
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(seed)
+    shape = {
+        "vocab_size": len(tokenizer) + 3,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "initializer_range": 0.1,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if kind == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(**shape))
+    else:
+        local = {
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "sliding_window": 12,
+            "layer_types": ["sliding_attention", "full_attention"],
+        }
+        if kind == "gemma2":
+            model = Gemma2ForCausalLM(Gemma2Config(**shape, **local, final_logit_softcapping=4.0))
+        else:
+            model = Gemma3ForCausalLM(Gemma3TextConfig(**shape, **local))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

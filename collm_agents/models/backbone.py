@@ -159,13 +159,24 @@ class Backbone:
             text = self.config.get_text_config()
             if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
                 near = depth[:, None, :, None] - depth[:, None, None, :] < text.sliding_window
-                mask = {"full_attention": mask, "sliding_attention": mask & near}
+                mask = {
+                    "full_attention": self._additive(mask),
+                    "sliding_attention": self._additive(mask & near),
+                }
+            else:
+                mask = self._additive(mask)
         module = self.module(member)
         causal = module.get_base_model() if self._peft is not None else module
         with self.computing(), self._checkpointed(causal):
             return causal.get_decoder()(
                 input_ids=ids, attention_mask=mask, position_ids=depth, use_cache=False
             ).last_hidden_state
+
+    def _additive(self, mask: Tensor) -> Tensor:
+        """A mask as the model's attention takes it: eager attention adds it to its scores."""
+        if self.config.get_text_config()._attn_implementation != "eager":
+            return mask
+        return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, torch.finfo(torch.float32).min)
 
     def head(self, member: str, temperature: float, banned: Tensor) -> Head | None:
         """The output matrix of a member, where it is a plain one."""
