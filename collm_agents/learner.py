@@ -76,6 +76,12 @@ class Learner:
         if not config.lr or not config.critic_lr or config.lr_schedule == "auto":
             raise SettingError("a learning rate or its schedule is open; config.resolved() fills it in")
         self.updates = 0
+        backbones = [*team.backbones.values(), *(critic.backbones.values() if critic is not None else ())]
+        for backbone in backbones:
+            backbone.checkpointing = config.gradient_checkpointing
+        # Caches decide on a CPU, launch times on an accelerator (benchmarks/RUNS.md).
+        large = any(torch.device(backbone.device).type != "cpu" for backbone in backbones)
+        self.budget = config.microbatch_tokens or (8192 if large else 2048)
         wanted = {m: (team.backbones[team.users[m][0]].parameters(m), config.lr) for m in team.trained}
         if critic is not None:
             wanted |= {member: (critic.parameters(member), config.critic_lr) for member in critic.members}
@@ -138,7 +144,7 @@ class Learner:
             returns = child_scan(nodes.reward, rollouts, self.estimator.gamma)
             self.critic.set_bias(float((nodes.weight * returns).sum() / max(nodes.weight.sum(), 1e-12)))
         encoded = self.critic.encode(rollouts, queries)
-        return encoded, self.critic.values(encoded, self.config.microbatch_tokens)
+        return encoded, self.critic.values(encoded, self.budget)
 
     # -- agents ----------------------------------------------------------------------------------------------
 
@@ -177,6 +183,7 @@ class Learner:
         metrics: dict[str, float] = {}
         if config.ratio != "none":
             metrics[f"sampler_gap/{member}"] = self._look_back(member, batch, live)
+        metrics[f"prefix_sharing/{member}"] = float(self.team.backbones[self.team.users[member][0]].packs)
         if config.kl_coef > 0:
             self._look_at_base(member, batch, live)
         for epoch in range(config.update_epochs):
@@ -279,7 +286,7 @@ class Learner:
         """Batches of the team's choosing, with the rows of the buffer that each holds."""
         prompts = [rollouts.rows.prompt[row] for row in rows]
         replies = [rollouts.rows.reply[row] for row in rows]
-        for scored in self.team.score(member, prompts, replies, self.config.microbatch_tokens, **wanted):
+        for scored in self.team.score(member, prompts, replies, self.budget, **wanted):
             yield rows[scored.rows], scored
 
     # -- critic ----------------------------------------------------------------------------------------------
@@ -295,7 +302,7 @@ class Learner:
             self._track(estimate)
         for epoch in range(config.critic_epochs):
             if epoch and config.value_targets == "refreshed":
-                estimate = self.estimator(rollouts, critic.values(encoded, config.microbatch_tokens))
+                estimate = self.estimator(rollouts, critic.values(encoded, self.budget))
             for member, sequences in encoded.items():
                 found = self._step_critic(member, sequences, critic.own(member, values), estimate)
                 metrics.update({f"{name}/{member}": value for name, value in found.items()})
@@ -325,7 +332,7 @@ class Learner:
         inputs = [sequences[int(q)] for q in use]
         unit = float(critic.heads[member].scale) if config.value_norm else 1.0
         total = 0.0
-        for chosen, value in critic.score(member, inputs, config.microbatch_tokens):
+        for chosen, value in critic.score(member, inputs, self.budget):
             q = use[chosen]
             goal, share, old = (
                 torch.as_tensor(x[q], dtype=torch.float32, device=value.device)

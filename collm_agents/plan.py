@@ -107,7 +107,10 @@ def estimate_memory(
         # Per token and layer: about 16 values of the hidden width and 3 of the feed-forward's are kept for the
         # backward pass; logits take the vocabulary four times over in float32 (scaled, masked, normalised, grad).
         inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-        tokens = min(config.learner.microbatch_tokens, longest * samples_per_update)
+        tokens = min(
+            config.learner.microbatch_tokens or (2048 if device == "cpu" else 8192),
+            longest * samples_per_update,
+        )
         replies = math.ceil(tokens / longest) * config.team.sampling.max_new_tokens
         layers = tokens * text.num_hidden_layers * (16 * text.hidden_size + 3 * inner) * size
         parts["one micro-batch"] = max(parts["one micro-batch"], layers + replies * text.vocab_size * 16)
