@@ -230,6 +230,15 @@ def subtract_baseline(returns: Floats, group: Ints, kind: str, greedy: Floats | 
     return centred
 
 
+def mean_of_others(values: Floats, group: Ints) -> Floats:
+    """Mean over the other members of one's group, [N] -> [N]; 0 for a group of one."""
+    if not len(values):
+        return values.copy()
+    _, index = np.unique(group, return_inverse=True)
+    count, total = np.bincount(index)[index], np.bincount(index, weights=values)[index]
+    return np.where(count > 1, (total - values) / np.maximum(count - 1, 1), 0.0)
+
+
 LEAST_SCALE = 0.01
 
 

@@ -5,7 +5,8 @@ is compared is the *gain*: the fraction of the distance from the start to the or
 on held-out tasks. Intervals are Student's t over seeds, so at least two seeds are needed for one.
 
     python examples/compare_seeds.py --env writing/tldr-mini-v0 --seeds 3 --joint-samples 6400 --out compare.json
-    python examples/compare_seeds.py --seeds 2 --algorithms mc,collm-cc baseline=max   # settings for all runs
+    python examples/compare_seeds.py --seeds 2 --algorithms mc,collm-cc gamma=1   # settings for all runs
+    python examples/compare_seeds.py --algorithms mc,mc+baseline=none,collm-cc+num_agents=1   # and for single ones
 """
 
 import argparse
@@ -43,8 +44,9 @@ def interval(values):
     }
 
 
-def command(args, algorithm, seed, folder):
-    """Words of one run after `collm`."""
+def command(args, entry, seed, folder):
+    """Words of one run after `collm`; an entry is an algorithm and settings of its own, joined by `+`."""
+    algorithm, *own = entry.split("+")
     settings = [
         f"algorithm={algorithm}",
         f"seed={seed}",
@@ -52,6 +54,7 @@ def command(args, algorithm, seed, folder):
         "run.threads=1",
         "track.tensorboard=false",
         *args.settings,
+        *own,
         f"out={folder}",
     ]
     return ["train", args.env, *settings]
@@ -124,14 +127,14 @@ def table(algorithms):
     header = ("algorithm", "start", "end", "gain, % of the way to the oracle", "seeds", "s per run")
     rows = [
         (
-            found["variant"],
+            " ".join([found["variant"], *name.split("+")[1:]]),
             cell(found["start"]),
             cell(found["end"]),
             cell(found["gain"], percent=True),
             str(found["gain"]["n"]),
             f"{found['wall_s']['mean']:.0f}",
         )
-        for found in algorithms.values()
+        for name, found in algorithms.items()
     ]
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
     return "\n".join(
@@ -144,7 +147,11 @@ def main():
     """Run algorithms x seeds, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--env", default="writing/tldr-mini-v0")
-    parser.add_argument("--algorithms", default="mc,collm-cc,collm-dc", help="names joined by commas")
+    parser.add_argument(
+        "--algorithms",
+        default="mc,collm-cc,collm-dc",
+        help="names joined by commas, each with settings of its own behind a +, such as mc+baseline=none",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 (default 3)")
     parser.add_argument("--joint-samples", type=int, default=6400)
     parser.add_argument(

@@ -12,9 +12,9 @@ from collm_agents.advantages import (
     RolloutNeeds,
     child_mean,
     child_scan,
+    mean_of_others,
     row_groups,
     row_mean,
-    subtract_baseline,
 )
 from collm_agents.batch import Floats, Rollouts
 from collm_agents.config import Section, setting
@@ -32,8 +32,8 @@ class TemporalDifference(Section):
     lam: float = setting(0.0, "lambda of GAE: 0 is one-step TD (the paper), 1 the return", low=0, high=1)
     critic: str = setting(
         "v",
-        "what is valued: v, a history; q, a history with the replies to it (advantage: Q minus that of the others "
-        "in the group)",
+        "what is valued: v, a history; q, a history with the replies to it (the baseline is then the mean Q of the "
+        "others in the group)",
         choices=("v", "q"),
     )
     advantage_norm: str = setting(
@@ -86,17 +86,19 @@ class TemporalDifference(Section):
     def _from_replies(self, rollouts: Rollouts, q: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """From Q, [M, 1] or [M, A]: targets r + gamma * mean over children of Q (SARSA), or their lambda-return.
 
-        The advantage of a reply is its Q minus the mean Q of the others in its group: what is subtracted does not
-        depend on the reply. At a truncated node no next reply was valued: it is left out.
+        The advantage of a reply is its target minus the mean Q of the others in its group, which does not depend
+        on the reply; its own Q in the target's place would train on the critic's error alone as long as the
+        critic knows nothing. At a truncated node no next reply was valued: it is left out.
         """
         nodes = rollouts.nodes
         delta = nodes.reward[:, None] + self.gamma * child_mean(q, rollouts) - q
         delta[nodes.truncated] = 0.0  # so that its parents take its Q as it is
         target = child_scan(delta, rollouts, self.gamma * self.lam) + q
         use = ~nodes.greedy & ~nodes.truncated
-        per_row, keep = row_mean(_by_agent(q, rollouts), rollouts, use)
-        advantage = np.zeros(len(per_row))
-        advantage[keep] = subtract_baseline(per_row[keep], row_groups(rollouts)[keep], "leave_one_out")
+        gained, keep = row_mean(_by_agent(target, rollouts), rollouts, use)
+        valued, _ = row_mean(_by_agent(q, rollouts), rollouts, use)
+        advantage = np.zeros(len(gained))
+        advantage[keep] = gained[keep] - mean_of_others(valued[keep], row_groups(rollouts)[keep])
         return advantage, keep, target, nodes.weight * use
 
 

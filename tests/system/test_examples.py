@@ -17,7 +17,7 @@ RUNS = {
     "train_in_python.py": (["--joint-samples", "64"], "greedy score"),
     "custom_environment.py": (["--joint-samples", "64"], "after 64 joint samples"),
     "custom_reward.py": ([], "on_topic of the oracle"),
-    "custom_algorithm.py": (["--env", "debug/echo-v0", "--joint-samples", "64"], "best-of-group[best"),
+    "custom_algorithm.py": (["--env", "debug/echo-v0", "--joint-samples", "64"], "coma[q0"),
 }
 
 pytestmark = pytest.mark.system
