@@ -9,8 +9,7 @@ their draws; it knows nothing of advantages or losses.
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from collm_agents.batch import Nodes, Points, Rollouts, Rows
 from collm_agents.chat import History
+from collm_agents.clock import Clock
 from collm_agents.draws import DrawKey, derive
 from collm_agents.protocols import PROTOCOLS, Said, Seat
 from collm_agents.team import AgentTeam, scripted_reply
@@ -107,6 +107,7 @@ class Collector:
         greedy_sibling: also play a greedy joint reply at every point, as a baseline.
         greedy: play greedily throughout (evaluation); the branching is then 1.
         protocol: how a joint reply comes about (`protocols.PROTOCOLS`); training is `parallel`.
+        clock: where the time goes is counted here.
     """
 
     def __init__(
@@ -120,13 +121,17 @@ class Collector:
         greedy_sibling: bool = False,
         greedy: bool = False,
         protocol: str = "parallel",
+        clock: Clock | None = None,
     ) -> None:
+        self.clock = clock or Clock()
         self.vec, self.team, self.seed = vec, team, seed
         self.branching = tuple(int(k) for k in branching)
         self.joint_mode, self.greedy_sibling, self.greedy = joint_mode, greedy_sibling, greedy
         self.protocol = PROTOCOLS[protocol]
         self.drafted = np.zeros(0)  # by tree of the last collection: tokens that the environment never saw
-        self.seconds: dict[str, float] = {}
+        self.overlapped_s = (
+            0.0  # of the last collection: judges at work while the main thread did other things
+        )
 
     def collect(self, tasks: Sequence[Task], update: int) -> Rollouts:
         """Play one tree per task.
@@ -138,8 +143,8 @@ class Collector:
         Returns:
             The forest.
         """
-        self.seconds = {"sample_s": 0.0, "env_s": 0.0}
-        waited, self.drafted = self.vec.waited_s, np.zeros(len(tasks))
+        waited, judging = self.vec.waited_s, self.vec.judging_s
+        self.drafted = np.zeros(len(tasks))
         forest = _Forest()
         names = _occurrences([task.id for task in tasks])
         branches = self._roots(forest, tasks, names, update)
@@ -147,16 +152,17 @@ class Collector:
             if not branches:
                 break
             branches = self._turn(forest, branches, names, update, turn, width)
-        self.seconds["judge_wait_s"] = self.vec.waited_s - waited  # a part of env_s
+        waited = self.vec.waited_s - waited
+        self.clock.move(waited, "env", "judge_wait")
+        self.overlapped_s = max(0.0, self.vec.judging_s - judging - waited)
         return self._finish(forest, tasks)
 
     def _roots(self, forest: _Forest, tasks: Sequence[Task], names: list[str], update: int) -> list[Branch]:
         seeds = [derive(self.seed, "env", update, name) for name in names]
-        start = time.perf_counter()
-        observations = self.vec.reset(tasks, seeds)
-        states = self.vec.states(range(len(tasks)))
-        infos = self.vec.global_infos(range(len(tasks)))
-        self.seconds["env_s"] += time.perf_counter() - start
+        with self.clock.phase("env"):
+            observations = self.vec.reset(tasks, seeds)
+            states = self.vec.states(range(len(tasks)))
+            infos = self.vec.global_infos(range(len(tasks)))
         agents, branches = self.team.agents, []
         for tree, seen in enumerate(observations):
             before, shown = (History(),) * len(agents), tuple(seen[a] for a in agents)
@@ -181,21 +187,21 @@ class Collector:
     ) -> list[Branch]:
         """Draw, play and record one turn of all branches; returns where play goes on."""
         plan = [(branch, child) for branch in branches for child in self._children(branch, width)]
-        said = self._draw(plan, forest, names, update)
-        start = time.perf_counter()
-        first_child: dict[int, int] = {}
-        env_rows: list[int] = []
-        for branch, _ in plan:
-            # The first child takes the environment on itself; its siblings need copies made before it moves.
-            taken = first_child.setdefault(branch.row, len(env_rows)) != len(env_rows)
-            env_rows.append(self.vec.clone([branch.row])[0] if taken else branch.row)
-        actions = {
-            row: {a: one.reply.text for a, one in zip(self.team.agents, joint, strict=True)}
-            for row, joint in zip(env_rows, said, strict=True)
-        }
-        steps = self.vec.step(actions)
-        states, infos = self.vec.states(env_rows), self.vec.global_infos(env_rows)
-        self.seconds["env_s"] += time.perf_counter() - start
+        with self.clock.phase("env"):
+            env_rows = self._clone(plan)
+
+        def play(number: int, joint: Sequence[Said]) -> None:
+            # At once, so that a judge elsewhere works while other replies are still being drawn.
+            with self.clock.phase("env"):
+                texts = [one.reply.text for one in joint]
+                self.vec.send(env_rows[number], dict(zip(self.team.agents, texts, strict=True)))
+
+        said = self._draw(plan, forest, names, update, play)
+        with self.clock.phase("env"):
+            steps: dict[int, Step] = {}
+            while len(steps) < len(env_rows):
+                steps.update({step.row: step for step in self.vec.recv()})
+            states, infos = self.vec.states(env_rows), self.vec.global_infos(env_rows)
         groups: dict[tuple[str, int], int] = {}
         rows: dict[tuple[int, int, int], int] = {}
         ahead = []
@@ -216,6 +222,15 @@ class Collector:
                 ahead.append(found)
         return ahead
 
+    def _clone(self, plan: Sequence[tuple[Branch, _Child]]) -> list[int]:
+        """An environment row for every joint reply of the plan: the first takes the branch's own."""
+        taken: set[int] = set()
+        env_rows = []
+        for branch, _ in plan:
+            env_rows.append(self.vec.clone([branch.row])[0] if branch.row in taken else branch.row)
+            taken.add(branch.row)
+        return env_rows
+
     def _joint_width(self, width: int) -> int:
         """Joint replies that a point's draws make."""
         if self.greedy:
@@ -235,26 +250,51 @@ class Collector:
         return [*drawn, baseline] if self.greedy_sibling else drawn
 
     def _draw(
-        self, plan: list[tuple[Branch, _Child]], forest: _Forest, names: list[str], update: int
+        self,
+        plan: list[tuple[Branch, _Child]],
+        forest: _Forest,
+        names: list[str],
+        update: int,
+        play: Callable[[int, Sequence[Said]], None],
     ) -> list[list[Said]]:
-        """What each agent says for every joint reply of the plan; shared replies are drawn once."""
+        """What each agent says for every joint reply of the plan; shared replies are drawn once.
+
+        Args:
+            plan: the joint replies.
+            forest: the rollouts so far.
+            names: of the trees.
+            update: index of the update.
+            play: told a joint reply's place in the plan and what was said, as soon as that is complete.
+        """
         tables: list[list[Seat]] = []
         trees: list[int] = []
         place: dict[tuple[int, int], int] = {}
-        for branch, child in plan:
+        users: list[list[int]] = []  # joint replies that need a table
+        for number, (branch, child) in enumerate(plan):
             for pick in dict.fromkeys(child.picks):
                 if (branch.point, pick) not in place:
                     place[branch.point, pick] = len(tables)
                     trees.append(forest.points["tree"][branch.point])
                     tables.append(self._table(branch, pick, names[trees[-1]], update))
-        start = time.perf_counter()
-        said = self.protocol(self.team, tables)
-        self.seconds["sample_s"] += time.perf_counter() - start
-        np.add.at(self.drafted, trees, [sum(one.drafted for one in table) for table in said])
-        return [
-            [said[place[branch.point, pick]][a] for a, pick in enumerate(child.picks)]
-            for branch, child in plan
-        ]
+                    users.append([])
+                users[place[branch.point, pick]].append(number)
+        missing = [len(set(child.picks)) for _, child in plan]
+        told: dict[int, Sequence[Said]] = {}
+        said: dict[int, list[Said]] = {}
+
+        def finished(table: int, own: Sequence[Said]) -> None:
+            told[table] = own
+            self.drafted[trees[table]] += sum(one.drafted for one in own)
+            for number in users[table]:
+                missing[number] -= 1
+                if not missing[number]:
+                    branch, child = plan[number]
+                    said[number] = [told[place[branch.point, pick]][a] for a, pick in enumerate(child.picks)]
+                    play(number, said[number])
+
+        with self.clock.phase("decode"):
+            self.protocol(self.team, tables, finished)
+        return [said[number] for number in range(len(plan))]
 
     def _table(self, branch: Branch, pick: int, name: str, update: int) -> list[Seat]:
         """All agents' seats for their replies of one index at a point."""

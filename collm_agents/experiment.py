@@ -19,6 +19,7 @@ from collm_agents import checkpoint
 from collm_agents.advantages import Estimator
 from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorithm
 from collm_agents.branching import resolve_branching, tree_size
+from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.config import Config, resolve_tuning, resolved
 from collm_agents.critic import Critic, critic_members
@@ -26,14 +27,13 @@ from collm_agents.evaluate import Report, evaluate, evaluate_scripted
 from collm_agents.learner import Learner
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import pick_device
-from collm_agents.overrides import dump_config, load_config
+from collm_agents.overrides import dump_config
 from collm_agents.plan import Plan, estimate_memory
-from collm_agents.results import Evaluations, versions
+from collm_agents.results import Evaluations, choose_folder, stored_config, versions
 from collm_agents.team import AgentTeam, agent_specs, build_backbones
 from collm_agents.tracking import Tracker
 from collm_agents.trainer import Progress, Trainer
 from collm_envs import CollabEnv, SettingError, VecEnv, make
-from collm_envs.errors import InputError
 from collm_envs.scripted import parse_kinds
 
 SMALL_MODEL = 5_000_000  # parameters; several threads only get in each other's way below
@@ -52,6 +52,7 @@ class _Built:
     team: AgentTeam
     critic: Critic | None
     learner: Learner
+    clock: Clock
 
 
 class Experiment:
@@ -216,7 +217,9 @@ class Experiment:
                 share=self.config.critic.share_backbone,
                 global_info=self.config.critic.global_info,
             )
-        return _Built(team, critic, Learner(team, critic, self.estimator, self.config.learner))
+        clock = Clock()
+        learner = Learner(team, critic, self.estimator, self.config.learner, clock)
+        return _Built(team, critic, learner, clock)
 
     def budget(self) -> tuple[int, int]:
         """Joint samples and trees to train for; one of the two is 0.
@@ -269,7 +272,7 @@ class Experiment:
         Returns:
             The folder and what its `result.json` holds.
         """
-        run_dir = self._choose_folder()
+        run_dir = choose_folder(self.config, self.algorithm.name)
         held_out = self.eval_env()
         self.budget()
         for source in (self.env.tasks, held_out.tasks):
@@ -296,21 +299,6 @@ class Experiment:
         (run_dir / "config.toml").write_text(dump_config(experiment.config), encoding="utf-8")
         return experiment._train(run_dir, built, held_out, Progress(**progress))
 
-    def _choose_folder(self) -> Path:
-        if self.config.run.out:
-            folder = Path(self.config.run.out).expanduser()
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise SettingError(
-                    f"run.out={str(folder)!r} is not an empty folder; to go on with it use --resume"
-                )
-            return folder
-        name = self.config.env_id.replace("/", "-").replace(":", "-")
-        base = f"{name}-{self.algorithm.name}-s{self.config.run.seed}"
-        number = 1
-        while (folder := Path("runs") / (base if number == 1 else f"{base}-{number}")).exists():
-            number += 1
-        return folder
-
     def _train(
         self, run_dir: Path, built: _Built, held_out: CollabEnv, progress: Progress | None
     ) -> RunResult:
@@ -335,6 +323,7 @@ class Experiment:
             config.run.seed,
             joint_mode=config.rollout.joint_mode,
             greedy_sibling=needs.greedy,
+            clock=built.clock,
         )
         trainer = Trainer(
             collector,
@@ -351,6 +340,7 @@ class Experiment:
                 run_dir, built.team, built.critic, built.learner, state, config.checkpoint.keep
             ),
             tracker=tracker,
+            clock=built.clock,
         )
         trainer.progress = progress or trainer.progress
         with tracker:
@@ -392,6 +382,8 @@ class Experiment:
             "updates": done.updates,
             "tokens": done.tokens,
             "wall_s": done.wall_s,
+            "phases_s": done.phases,
+            "overlapped_s": done.overlapped_s,
             "high": held_out.high,
             "start": reports.edges[0],
             "end": reports.edges[-1],
@@ -437,15 +429,3 @@ class Experiment:
         team = experiment.build_team()
         checkpoint.load_team(folder, team)
         return experiment._evaluate(env, team, config.final_tasks, protocol)
-
-
-def stored_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:
-    """The config that a run was started with, with overrides on top.
-
-    Raises:
-        InputError: when the folder is not a run.
-    """
-    file = run_dir / "config.toml"
-    if not file.is_file():
-        raise InputError(f"{run_dir} is not a run: it has no config.toml")
-    return load_config(None, files=[file], overrides=overrides)

@@ -7,7 +7,6 @@ nothing but memory: every row's weight is fixed by the whole buffer.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from collm_agents.advantages import Estimate, Estimator, child_scan, explained_variance, normalise
 from collm_agents.batch import Floats, Rollouts
+from collm_agents.clock import Clock
 from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic, Encoded
 from collm_agents.losses import kl_estimate, per_reply, policy_loss, ratios, value_loss
@@ -60,11 +60,18 @@ class Learner:
         critic: or None.
         estimator: the algorithm (`advantages.Estimator`).
         config: losses and optimizer.
+        clock: where the time goes is counted here.
     """
 
     def __init__(
-        self, team: AgentTeam, critic: Critic | None, estimator: Estimator, config: LearnerConfig
+        self,
+        team: AgentTeam,
+        critic: Critic | None,
+        estimator: Estimator,
+        config: LearnerConfig,
+        clock: Clock | None = None,
     ) -> None:
+        self.clock = clock or Clock()
         self.team, self.critic, self.estimator, self.config = team, critic, estimator, config
         if not config.lr or not config.critic_lr or config.lr_schedule == "auto":
             raise SettingError("a learning rate or its schedule is open; config.resolved() fills it in")
@@ -91,26 +98,23 @@ class Learner:
         Raises:
             NonFiniteError: before any step of the agent or critic concerned.
         """
-        start = time.perf_counter()
         factor = self._set_rates(progress)
-        encoded, values = self._values(rollouts)
+        with self.clock.phase("critic"):
+            encoded, values = self._values(rollouts)
         estimate = self.estimator(rollouts, values)
-        metrics: dict[str, float] = {"values_s": time.perf_counter() - start, **estimate.metrics}
-        metrics["lr"] = self.config.lr * factor
-        start = time.perf_counter()
+        metrics: dict[str, float] = {**estimate.metrics, "lr": self.config.lr * factor}
         advantage, weight = self.row_signals(rollouts, estimate)
         batch = _Batch(rollouts, advantage, weight, RowStats(len(rollouts.rows)))
         if encoded is not None and self.config.critic_warmup > self.updates:
             metrics["warmup"] = 1.0
         else:
-            for member in self.team.trained:
-                metrics.update(self._update_agent(member, batch))
+            with self.clock.phase("actor"):
+                for member in self.team.trained:
+                    metrics.update(self._update_agent(member, batch))
         metrics.update(signals(rollouts, advantage, weight, batch.stats, self.estimator.gamma))
-        metrics["actor_s"] = time.perf_counter() - start
-        start = time.perf_counter()
         if encoded is not None and values is not None:
-            metrics.update(self._update_critic(rollouts, encoded, values, estimate))
-        metrics["critic_s"] = time.perf_counter() - start
+            with self.clock.phase("critic"):
+                metrics.update(self._update_critic(rollouts, encoded, values, estimate))
         self.updates += 1
         return metrics
 

@@ -58,16 +58,38 @@ class Said:
 
 
 Table = Sequence[Seat]
-Protocol = Callable[[AgentTeam, Sequence[Table]], list[list[Said]]]
+Finished = Callable[[int, Sequence[Said]], None]
+Protocol = Callable[[AgentTeam, Sequence[Table], Finished], None]
 
 
-def parallel(team: AgentTeam, tables: Sequence[Table]) -> list[list[Said]]:
-    """All reply at once, each from its own prompt alone."""
-    replies = iter(_act(team, [seat for table in tables for seat in table]))
-    return [[Said(seat.history, next(replies)) for seat in table] for table in tables]
+def parallel(team: AgentTeam, tables: Sequence[Table], finished: Finished) -> None:
+    """All reply at once, each from its own prompt alone.
+
+    Args:
+        team: the agents.
+        tables: one seat per agent for each joint reply.
+        finished: told a table's number and what its seats said, as soon as that is known: the environment may
+            score it while others are still being drawn.
+    """
+    said: list[dict[int, Said]] = [{} for _ in tables]
+
+    def put(number: int, place: int, reply: Reply) -> None:
+        said[number][place] = Said(tables[number][place].history, reply)
+        if len(said[number]) == len(tables[number]):
+            finished(number, [said[number][i] for i in range(len(tables[number]))])
+
+    asked, places = [], []
+    for number, table in enumerate(tables):
+        for place, seat in enumerate(table):
+            if seat.script is not None:
+                put(number, place, seat.script)
+            else:
+                asked.append(Request(seat.agent, seat.history.ids, seat.key))
+                places.append((number, place))
+    team.act(asked, lambda i, reply: put(*places[i], reply))
 
 
-def pipeline(team: AgentTeam, tables: Sequence[Table]) -> list[list[Said]]:
+def pipeline(team: AgentTeam, tables: Sequence[Table], finished: Finished) -> None:
     """One after the other in the agents' order; each sees the replies of those before it."""
     said: list[list[Said]] = [[] for _ in tables]
     for place in range(len(team.agents)):
@@ -78,17 +100,18 @@ def pipeline(team: AgentTeam, tables: Sequence[Table]) -> list[list[Said]]:
                 told = {earlier.agent: one.reply.text for earlier, one in zip(table, own, strict=False)}
                 shown = f"{seat.seen}\n\n{PIPELINE.format(said=_quoted(told))}"
                 seat = replace(seat, history=_observe(team, seat, seat.before, shown))
-            seats.append(seat)
-        for seat, own, reply in zip(seats, said, _act(team, seats), strict=True):
-            own.append(Said(seat.history, reply))
-    return said
+            seats.append([seat])
+        for own, (one,) in zip(said, _all(parallel, team, seats), strict=True):
+            own.append(one)
+    for number, own in enumerate(said):
+        finished(number, own)
 
 
-def discussion(team: AgentTeam, tables: Sequence[Table]) -> list[list[Said]]:
+def discussion(team: AgentTeam, tables: Sequence[Table], finished: Finished) -> None:
     """All reply at once, see what the others replied, and reply again; the second replies are played."""
-    drafts = parallel(team, tables)
     if len(team.agents) == 1:
-        return drafts
+        return parallel(team, tables, finished)
+    drafts = _all(parallel, team, tables)
     seats = [
         [
             _after_drafts(
@@ -98,13 +121,21 @@ def discussion(team: AgentTeam, tables: Sequence[Table]) -> list[list[Said]]:
         ]
         for table, own in zip(tables, drafts, strict=True)
     ]
-    return [
-        [
-            replace(final, drafted=0 if seat.script else len(draft.reply.ids))
-            for seat, draft, final in zip(table, own, finals, strict=True)
+
+    def told(number: int, finals: Sequence[Said]) -> None:
+        costs = [
+            0 if s.script else len(d.reply.ids) for s, d in zip(seats[number], drafts[number], strict=True)
         ]
-        for table, own, finals in zip(seats, drafts, parallel(team, seats), strict=True)
-    ]
+        finished(number, [replace(final, drafted=cost) for final, cost in zip(finals, costs, strict=True)])
+
+    return parallel(team, seats, told)
+
+
+def _all(protocol: Protocol, team: AgentTeam, tables: Sequence[Table]) -> list[list[Said]]:
+    """What all tables said, once all are finished."""
+    found: dict[int, list[Said]] = {}
+    protocol(team, tables, lambda number, said: found.update({number: list(said)}))
+    return [found[number] for number in range(len(tables))]
 
 
 def _after_drafts(team: AgentTeam, seat: Seat, draft: Said, said: Mapping[str, str]) -> Seat:
@@ -120,12 +151,6 @@ def _after_drafts(team: AgentTeam, seat: Seat, draft: Said, said: Mapping[str, s
 
 
 PROTOCOLS: Mapping[str, Protocol] = {"parallel": parallel, "pipeline": pipeline, "discussion": discussion}
-
-
-def _act(team: AgentTeam, seats: Sequence[Seat]) -> list[Reply]:
-    """Replies of seats in order: scripts as they are, all others drawn together."""
-    drawn = iter(team.act([Request(s.agent, s.history.ids, s.key) for s in seats if s.script is None]))
-    return [seat.script if seat.script is not None else next(drawn) for seat in seats]
 
 
 def _quoted(said: Mapping[str, str]) -> str:

@@ -1,14 +1,18 @@
-"""What a run leaves for tables and curves: its evaluations, and what they were made with."""
+"""A run's folder: where it lies, the config it was started with, its evaluations, and what they were made with."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from collm_agents.config import Config
 from collm_agents.evaluate import Report
+from collm_agents.overrides import load_config
+from collm_envs.errors import InputError, SettingError
 
 
 class Evaluations:
@@ -43,3 +47,36 @@ def versions(device: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return {**found, "python": platform.python_version(), "machine": platform.machine(), "device": device}
+
+
+def choose_folder(config: Config, algorithm: str) -> Path:
+    """Where a new run goes: `run.out`, or the first free name under `runs`.
+
+    Raises:
+        SettingError: when `run.out` holds something already.
+    """
+    if config.run.out:
+        folder = Path(config.run.out).expanduser()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SettingError(
+                f"run.out={str(folder)!r} is not an empty folder; to go on with it use --resume"
+            )
+        return folder
+    name = config.env_id.replace("/", "-").replace(":", "-")
+    base = f"{name}-{algorithm}-s{config.run.seed}"
+    number = 1
+    while (folder := Path("runs") / (base if number == 1 else f"{base}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def stored_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config that a run was started with, with overrides on top.
+
+    Raises:
+        InputError: when the folder is not a run.
+    """
+    file = run_dir / "config.toml"
+    if not file.is_file():
+        raise InputError(f"{run_dir} is not a run: it has no config.toml")
+    return load_config(None, files=[file], overrides=overrides)

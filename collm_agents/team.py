@@ -6,7 +6,7 @@ its own member of it. Teams of different bases and tokenizers are several backbo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -229,11 +229,14 @@ class AgentTeam:
             return history
         return history.observe(text, self.formats[agent], self.limits[agent], self.overflow)
 
-    def act(self, requests: Sequence[Request]) -> list[Reply]:
+    def act(
+        self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
+    ) -> list[Reply]:
         """Draw one reply per request.
 
         Args:
             requests: in any order and number; a reply depends on its own request only.
+            on_reply: told a request's number and its reply as soon as it is drawn, in any order.
 
         Returns:
             Replies in the order of the requests.
@@ -249,6 +252,8 @@ class AgentTeam:
                         part, self._act(agent, [requests[i] for i in part], greedy), strict=True
                     ):
                         replies[i] = reply
+                        if on_reply is not None:
+                            on_reply(i, reply)
         unknown = {r.agent for r in requests} - set(self.models)
         if unknown:
             raise KeyError(f"the team has no model for agent {unknown.pop()!r}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from collm_agents.clock import PHASES
 from collm_envs.errors import CollmError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Tracker:
 
         Args:
             metrics: flat numbers. `reward`, `score`, `success`, `tokens_per_s` and the seconds of each phase
-                (`sample_s`, `env_s`, ...) are shown live.
+                (`decode_s`, `env_s`, ...) are shown live.
             joint_samples: joint samples drawn so far.
 
         Raises:
@@ -259,8 +260,7 @@ class _LiveView:
 
 
 def _is_phase(name: str) -> bool:
-    # The one is their sum, the other a part of env_s.
-    return name.endswith("_s") and not name.endswith("_per_s") and name not in ("update_s", "judge_wait_s")
+    return name.removesuffix("_s") in PHASES and name.endswith("_s")
 
 
 def _is_part(name: str) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from collm_agents.batch import Rollouts
+from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.draws import derive
 from collm_agents.learner import Learner
@@ -31,6 +32,8 @@ class Progress:
         tasks: trees grown; also the place in the task order.
         tokens: reply tokens drawn in training.
         wall_s: seconds spent, evaluations included.
+        phases: of those, exclusive seconds of the main thread by phase (`clock.PHASES`).
+        overlapped_s: seconds in which judges worked while the main thread did other things.
         evaluated: joint samples at the last evaluation; -1 before the first.
         saved: joint samples at the last checkpoint; -1 before the first.
     """
@@ -40,6 +43,8 @@ class Progress:
     tasks: int = 0
     tokens: int = 0
     wall_s: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    overlapped_s: float = 0.0
     evaluated: int = -1
     saved: int = -1
 
@@ -60,6 +65,7 @@ class Trainer:
         evaluate: called with whether this is the first or last one; its time counts as the run's.
         save: called with the progress as plain data, after each evaluation and where it is due.
         tracker: is told about every update.
+        clock: shared with collector and learner.
     """
 
     def __init__(
@@ -77,12 +83,14 @@ class Trainer:
         evaluate: Callable[[int, bool], Any],
         save: Callable[[dict[str, Any]], Any],
         tracker: Tracker,
+        clock: Clock,
     ) -> None:
         self.collector, self.learner, self.tasks, self.seed = collector, learner, tasks, seed
         self.tasks_per_update, self.budget, self.task_budget = tasks_per_update, budget, task_budget
         self.save_every = save_every
         self.eval_every, self.evaluate, self.save, self.tracker = eval_every, evaluate, save, tracker
         self.progress = Progress()
+        self.clock = clock
 
     @property
     def spent(self) -> float:
@@ -98,28 +106,39 @@ class Trainer:
     def run(self) -> Progress:
         """Train to the end of the budget; evaluates at the start, at intervals and at the end."""
         started = time.perf_counter() - self.progress.wall_s
-        self._visit(started)
+        earlier, before = dict(self.progress.phases), self.clock.read()
+
+        def note() -> None:
+            self.progress.wall_s = time.perf_counter() - started
+            spent = self.clock.since(before)
+            self.progress.phases = {name: earlier.get(name, 0.0) + s for name, s in spent.items()}
+
+        self._visit(note)
         while not self.done:
             self._update()
-            self._visit(started)
+            self._visit(note)
+        note()
         return self.progress
 
-    def _visit(self, started: float) -> None:
-        """Evaluate and save where it is due."""
+    def _visit(self, note: Callable[[], None]) -> None:
+        """Evaluate and save where it is due; `note` brings the progress's times up to date."""
         p = self.progress
         edge = p.evaluated < 0 or self.done
         if p.evaluated != p.joint_samples and (edge or p.joint_samples >= p.evaluated + self.eval_every):
-            self.evaluate(p.joint_samples, edge)
+            with self.clock.phase("evaluate"):
+                self.evaluate(p.joint_samples, edge)
             p.evaluated = p.joint_samples
             p.saved = -1  # what was measured is kept
         due = p.saved < 0 or (self.save_every and p.joint_samples >= p.saved + self.save_every)
         if due:
-            p.saved, p.wall_s = p.joint_samples, time.perf_counter() - started
-            self.save(asdict(p))
+            p.saved = p.joint_samples
+            note()
+            with self.clock.phase("save"):
+                self.save(asdict(p))
 
     def _update(self) -> None:
         p = self.progress
-        start = time.perf_counter()
+        start, before = time.perf_counter(), self.clock.read()
         rollouts = self.collector.collect(list(self._next_tasks()), p.updates)
         metrics = self.learner.update(rollouts, self.spent)
         p.updates += 1
@@ -129,9 +148,15 @@ class Trainer:
         p.tokens += tokens
         seconds = time.perf_counter() - start
         metrics.update(rollout_metrics(rollouts))
-        metrics.update(self.collector.seconds)
+        p.overlapped_s += self.collector.overlapped_s
+        spent = self.clock.since(before)
+        metrics.update({f"{name}_s": s for name, s in spent.items() if name not in ("evaluate", "save")})
         metrics.update(
-            update_s=seconds, tokens_per_s=tokens / seconds, samples_per_s=len(rollouts.nodes) / seconds
+            overlapped_s=self.collector.overlapped_s,
+            update_s=seconds,
+            tokens=float(p.tokens),
+            tokens_per_s=tokens / seconds,
+            samples_per_s=len(rollouts.nodes) / seconds,
         )
         self.tracker.update({"updates": float(p.updates), **metrics}, p.joint_samples)
 

@@ -55,12 +55,15 @@ class VecEnv:
 
     Attributes:
         waited_s: seconds spent waiting for judges since the object was made.
+        judging_s: seconds in which at least one judge was at work elsewhere (in a sandbox), waited for or not.
     """
 
     def __init__(self, template: CollabEnv) -> None:
         self.template = template
         self.envs: list[CollabEnv] = []
-        self.waited_s = 0.0
+        self.waited_s = self.judging_s = 0.0
+        self._judging_since: float | None = None
+        self._judged_at = 0.0
         self._waiting: dict[int, Score | Future[Score]] = {}
         self._finished: dict[int, Step] = {}  # judged, not yet handed out; outlives a fault of another row
 
@@ -98,7 +101,11 @@ class VecEnv:
         env = self._row(row)
         if row in self._finished:
             raise EnvFault(f"row {row}'s last step was not received", env_id=env.env_id, turn=env.turn)
-        self._waiting[row] = env.submit(actions)
+        self._waiting[row] = judged = env.submit(actions)
+        if isinstance(judged, Future) and not judged.done():
+            if self._judging_since is None:
+                self._judging_since = time.perf_counter()
+            judged.add_done_callback(self._note_end)  # called by the thread that finished it
 
     def recv(self) -> list[Step]:
         """Steps that are judged, in row order: at least one, blocking for it if need be.
@@ -160,6 +167,9 @@ class VecEnv:
             raise SettingError(f"there is no row {row}: {len(self.envs)} rows were reset or cloned")
         return self.envs[row]
 
+    def _note_end(self, judged: Future[Score]) -> None:
+        self._judged_at = time.perf_counter()
+
     def _collect(self, *, block: bool) -> None:
         ready = [row for row, judged in self._waiting.items() if completed(judged)]
         if block and not ready:
@@ -167,6 +177,9 @@ class VecEnv:
             wait([f for f in self._waiting.values() if isinstance(f, Future)], return_when=FIRST_COMPLETED)
             self.waited_s += time.perf_counter() - begun
             ready = [row for row, judged in self._waiting.items() if completed(judged)]
+        if self._judging_since is not None and len(ready) == len(self._waiting):
+            self.judging_s += max(0.0, self._judged_at - self._judging_since)
+            self._judging_since = None
         for row in sorted(ready):
             observations, rewards, ended, cut, infos = self.envs[row].resolve(self._waiting.pop(row))
             agent = next(iter(rewards))

@@ -152,14 +152,16 @@ class ScriptedTeam:
     def observe(self, agent, history, text):
         return history.observe(text, self.form, self.limit, self.overflow)
 
-    def act(self, requests):
+    def act(self, requests, on_reply=None):
         self.requests.append(list(requests))
         replies = []
-        for request in requests:
+        for number, request in enumerate(requests):
             prompt = self.form.tokenizer.decode(request.prompt, skip_special_tokens=False)
             text = self.say(request.agent, prompt, request.key and request.key.node)
             ids = (*self.form.encode(text), self.form.tokenizer.eos_token_id)
             replies.append(Reply(text, ids, np.full(len(ids), -0.5, dtype=np.float32), cut=False))
+            if on_reply is not None:
+                on_reply(number, replies[-1])
         return replies
 
 

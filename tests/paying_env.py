@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from collm_envs import CollabEnv, RowFormat, component
@@ -55,3 +57,26 @@ class Paying(CollabEnv):
 
     def settle(self, state, outcome, score):
         return replace(state, last=score.total)
+
+
+class Judged(Paying):
+    """As `Paying`, scored by another thread that takes its time.
+
+    Observations: a word; then the last score.
+
+    Actions: any text.
+
+    Rewards: `luck`.
+
+    Example: none.
+    """
+
+    takes_s = 0.05
+    threads = ThreadPoolExecutor(8)
+
+    def judge(self, outcome):
+        def slowly():
+            time.sleep(self.takes_s)
+            return self.reward_model(outcome)
+
+        return self.threads.submit(slowly)

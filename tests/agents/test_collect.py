@@ -1,8 +1,10 @@
 import dataclasses
+import time
 
 import numpy as np
 import pytest
 from builders import ScriptedTeam, team
+from paying_env import Judged
 
 from collm_agents.branching import resolve_branching, tree_size
 from collm_agents.collect import Collector
@@ -206,3 +208,29 @@ def test_rollouts_are_frozen():
     rollouts, _, _ = collect()
     with pytest.raises(dataclasses.FrozenInstanceError):
         rollouts.tasks = ()
+
+
+class OneByOne(ScriptedTeam):
+    """Replies come one at a time, each some time after the one before."""
+
+    def act(self, requests, on_reply=None):
+        found = super().act(requests)
+        for number in reversed(range(len(requests))):  # in an order of its own
+            time.sleep(0.02)
+            on_reply(number, found[number])
+        return found
+
+
+def test_joint_replies_are_judged_while_others_are_still_drawn():
+    env = Judged(num_turns=1)
+    players = OneByOne(AGENTS, lambda agent, prompt, node: f"{agent} {node}")
+    collector = Collector(VecEnv(env), players, (6,), 3)
+    before = collector.clock.read()
+    rollouts = collector.collect([env.tasks[0]], 0)
+    spent = collector.clock.since(before)
+    assert [text.split()[1] for text in rollouts.rows.text[::2]] == [f"({g},)" for g in range(6)]
+    assert (rollouts.nodes.score > 0).any()
+    # Six judgements of 0.05 s each ran beside 0.24 s of drawing; only the last ones were waited for.
+    assert collector.overlapped_s > 0.1
+    assert spent["judge_wait"] < 0.1
+    assert spent["decode"] >= 0.2

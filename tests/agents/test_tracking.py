@@ -99,7 +99,7 @@ def test_live_view_on_a_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "160")
     with Tracker(tmp_path, config(tensorboard=False), 100) as tracker:
         tracker.update(
-            {"reward": 1.25, "tokens_per_s": 500, "sample_s": 1.0, "actor_s": 3.0, "update_s": 4.0}, 8
+            {"reward": 1.25, "tokens_per_s": 500, "decode_s": 1.0, "actor_s": 3.0, "update_s": 4.0}, 8
         )
         tracker.evaluation(report(0.5), 8)
         tracker.evaluation(report(0.625), 16)

@@ -77,7 +77,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, algorithm, kind):
     progress = []
     for name in ("whole", "parts"):
         progress.append(json.loads((checkpoint.pick(tmp_path / name) / "progress.json").read_text("utf-8")))
-        assert progress[-1].pop("wall_s") > 0
+        phases, wall_s = progress[-1].pop("phases"), progress[-1].pop("wall_s")
+        assert sum(phases.values()) == pytest.approx(wall_s, rel=0.03)
+        assert progress[-1].pop("overlapped_s") >= 0
     assert progress[0] == progress[1]
 
 
