@@ -175,4 +175,4 @@ def test_a_preset_for_the_builtin_model_makes_an_experiment(name):
     assert experiment.config.learner.lr_schedule == "linear"
     assert experiment.env.num_turns == (1 if name == "builtin-writing" else 2)
     assert experiment.env.schedule.resolved == ("final" if name == "builtin-strbuild" else "dense")
-    assert 0 < experiment.expected_samples() <= 6400
+    assert 0 < experiment.expected_samples() <= 8000
