@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 from collm_agents import env_commands, sandbox_commands, terminal
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
-from collm_agents.overrides import ALIASES, list_presets, load_config
+from collm_agents.layers import list_presets
+from collm_agents.overrides import ALIASES, load_config
 from collm_envs import InputError, SettingError, list_envs
 from collm_envs.errors import suggest
 

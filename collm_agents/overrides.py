@@ -20,9 +20,9 @@ from typing import Any
 import collm_envs
 from collm_agents.config import DEFAULT_ALGORITHM, Config, check_limits, check_type
 from collm_agents.explain import OPEN_SECTIONS, explain
+from collm_agents.layers import find_preset, read_layers
 from collm_envs.errors import SettingError, suggest
 
-PRESETS = Path(__file__).parent / "presets"
 COMMAND_LINE = "command line"
 ALIASES: dict[str, str] = {
     "algorithm": "algorithm.name",
@@ -90,18 +90,18 @@ def load_config(
     Args:
         env_id: the environment; None leaves it to `env.id` in a preset or file.
         presets: names of packaged presets (`paper/writing-cc`) or paths of TOML files.
-        files: TOML files, applied after the presets.
+        files: TOML files, applied after the presets. Both may begin with `extends` (`layers.read_layers`).
         overrides: `key=value` items, applied last; keys as in the TOML files, or their aliases.
 
     Raises:
         SettingError: for an unknown or ambiguous key, a wrong type, a value out of range, a missing file.
         UnknownEnvError: for an environment that does not exist.
     """
-    layers = [read_toml(find_preset(name)) for name in presets] + [read_toml(Path(path)) for path in files]
-    places = [f"preset {name}" for name in presets] + [str(path) for path in files]
+    layers = [layer for name in presets for layer in read_layers(find_preset(name), f"preset {name}")]
+    layers += [layer for path in files for layer in read_layers(Path(path).expanduser(), str(path))]
     given = [
         _Given(key, value, None, number, place)
-        for number, (table, place) in enumerate(zip(layers, places, strict=True))
+        for number, (table, place) in enumerate(layers)
         for key, value in _leaves(table)
     ]
     given += [item for word in overrides for item in _parse_word(word, len(layers))]
@@ -143,36 +143,6 @@ def load_env_settings(env_id: str, overrides: Sequence[str]) -> dict[str, Any]:
         key = item.key[1:] if item.key[0] == "env" and len(item.key) > 1 else item.key
         _plant(tree, ("env", *key), item)
     return known.read_open("env", tree.get("env", {}))
-
-
-def find_preset(name: str) -> Path:
-    """Path of a preset, by its name or as a path to a TOML file."""
-    packaged = PRESETS / f"{name}.toml"
-    if packaged.is_file():
-        return packaged
-    if Path(name).is_file():
-        return Path(name)
-    raise SettingError(f"unknown preset {name!r}{suggest(name, list_presets())}")
-
-
-def list_presets() -> list[str]:
-    """Names of the packaged presets."""
-    return sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.toml"))
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dict.
-
-    Raises:
-        SettingError: when it is missing or not TOML.
-    """
-    path = path.expanduser()
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingError(f"no such config file: {path}") from None
-    except (OSError, ValueError) as error:
-        raise SettingError(f"{path}: cannot be read as TOML ({error})") from None
 
 
 def parse_value(text: str) -> Any:

@@ -27,7 +27,8 @@ from collm_agents import terminal  # noqa: E402
 from collm_agents.algorithms import list_algorithms  # noqa: E402
 from collm_agents.config import Config  # noqa: E402
 from collm_agents.explain import Explained, explain  # noqa: E402
-from collm_agents.overrides import ALIASES, list_presets  # noqa: E402
+from collm_agents.layers import list_presets  # noqa: E402
+from collm_agents.overrides import ALIASES  # noqa: E402
 from collm_envs import CollabEnv, EnvSpec, list_envs, make, play_scripted  # noqa: E402
 from collm_envs.env import FORMULAS  # noqa: E402
 from collm_envs.render import scripted_frames  # noqa: E402
@@ -157,7 +158,11 @@ def settings_page() -> str:
             parts += [heading, spec.summary, _settings_table(explain(spec.estimator, "algorithm"))]
     aliases = table(("short", "full"), [(f"`{short}`", f"`{full}`") for short, full in ALIASES.items()])
     presets = "\n".join(f"- `{name}`" for name in list_presets())
-    parts += ["## Short names", aliases, "## Presets", "`--preset NAME` loads one.", presets]
+    told = (
+        '`--preset NAME` loads one. A preset or a file of your own that begins with `extends = "NAME"` is laid '
+        "over the preset, or the file, of that name and holds only what differs."
+    )
+    parts += ["## Short names", aliases, "## Presets", told, presets]
     return "\n\n".join(parts) + "\n"
 
 

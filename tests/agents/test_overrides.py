@@ -5,14 +5,7 @@ import pytest
 from collm_agents import algorithms
 from collm_agents.config import AgentConfig, RunConfig, Section, setting
 from collm_agents.explain import explain, explain_env
-from collm_agents.overrides import (
-    dump_config,
-    find_preset,
-    list_presets,
-    load_config,
-    load_env_settings,
-    parse_value,
-)
+from collm_agents.overrides import dump_config, load_config, load_env_settings, parse_value
 from collm_envs import SettingError, UnknownEnvError, spec
 
 ENV = "debug/echo-v0"
@@ -205,20 +198,6 @@ def test_a_saved_config_takes_overrides(tmp_path):
     file.write_text(dump_config(load("task_passes=2")))
     changed = load_config(None, files=[file], overrides=["joint_samples=5"])
     assert changed.run == replace(RunConfig(), joint_samples=5)
-
-
-def test_presets_of_the_package_name_known_settings(monkeypatch):
-    monkeypatch.undo()
-    assert {"builtin-writing", "paper/writing-mc", "paper/writing-cc", "paper/writing-dc"} <= set(
-        list_presets()
-    )
-    for name in list_presets():
-        config = load_config(None, presets=[name])
-        assert name.partition("-")[0] == "builtin" or config.env_id.startswith("writing/"), find_preset(name)
-        assert spec(config.env_id).settings().keys() >= config.env_kwargs.keys()
-        if name.startswith("paper/"):
-            assert config.team.model == "Qwen/Qwen3-1.7B"
-            assert config.team.tuning == ("lora" if name.endswith("-lora") else "full")
 
 
 def test_explain_covers_every_setting_with_a_line_of_doc():

@@ -4,9 +4,13 @@ import importlib
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from collm_agents.algorithms import list_algorithms
+from collm_agents.config import CriticConfig, LearnerConfig, RolloutConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATE = ROOT / "docs" / "generate.py"
@@ -83,3 +87,20 @@ def test_a_wrong_name_would_be_noticed():
 def test_links_lead_somewhere(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_page_of_algorithms_names_every_option_that_changes_learning():
+    text = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    table = text.partition("## Options of the learner")[2]
+    named = set(
+        re.findall(r"`(?:\w+\.)*(?:NAME\.)?(\w+)`", "\n".join(re.findall(r"^\|([^|]*)\|", table, re.M)))
+    )
+    wanted = {field.name for part in (LearnerConfig, RolloutConfig, CriticConfig) for field in fields(part)}
+    wanted |= {
+        field.name
+        for spec in list_algorithms()
+        if spec.estimator.__module__.startswith("collm_agents.")
+        for field in fields(spec.estimator)
+    }
+    assert wanted > {"kl_coef", "joint_mode", "share_backbone", "lam", "baseline"}
+    assert wanted - named == set()
