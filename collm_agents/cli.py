@@ -264,13 +264,12 @@ def _eval_untrained(args: argparse.Namespace) -> Mapping[str, Any]:
     _refuse(args, ("agents", "episodes", "gif"), "is for scripted agents, not for --protocol")
     _refuse(args, ("checkpoint",), "is for a run, not for an environment")
     protocol = args.protocol or "parallel"
-    items = [
-        f"eval.final_tasks={word.removeprefix('tasks=')}" if word.startswith("tasks=") else word
-        for word in args.words
-    ]
+    items = [_eval_item(word) or word for word in args.words]
     if args.seed is not None:
         items.append(f"eval.seed={args.seed}")
     if protocol == "single":
+        if any(word.partition("=")[0] in ("num_agents", "env.num_agents") for word in args.words):
+            raise InputError("--protocol single is num_agents=1; leave num_agents out")
         items.append("num_agents=1")
     config = load_config(args.run, presets=args.preset, overrides=items)
 
@@ -279,19 +278,30 @@ def _eval_untrained(args: argparse.Namespace) -> Mapping[str, Any]:
     return Experiment(config).evaluate_untrained("parallel" if protocol == "single" else protocol)
 
 
+def _eval_item(word: str) -> str | None:
+    """A word that sets a field of [eval], as an evaluation on its own reads it; None for any other."""
+    key, sign, value = word.partition("=")
+    name = EVAL_KEYS.get(key.removeprefix("eval."))
+    return f"eval.{name}={value}" if sign and name else None
+
+
 def _eval_run(args: argparse.Namespace) -> Mapping[str, Any]:
     _check_run(args.run)
     _refuse(args, ("episodes", "seed", "gif"), "is for an environment and scripted agents, not for a run")
     _refuse(args, ("preset",), "is for an environment; a run has its own settings")
     if args.protocol == "single":
         raise InputError("--protocol single is for an environment: a run's team is the one that was trained")
+    if args.agents:
+        _refuse(
+            args, ("protocol", "checkpoint"), "is for the trained agents, not for the scripts of --agents"
+        )
     items = []
     for word in args.words:
-        key, sign, value = word.partition("=")
-        name = key.removeprefix("eval.")
-        if not sign or name not in EVAL_KEYS:
+        item = _eval_item(word)
+        if item is None:
+            name = word.partition("=")[0].removeprefix("eval.")
             raise SettingError(f"command line: {word!r} sets nothing of [eval]{suggest(name, EVAL_KEYS)}")
-        items.append(f"eval.{EVAL_KEYS[name]}={value}")
+        items.append(item)
 
     from collm_agents.experiment import Experiment  # imports torch
 

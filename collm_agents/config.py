@@ -214,14 +214,17 @@ class TeamConfig(Section):
 
 @dataclass(frozen=True)
 class CriticConfig(Section):
-    """The critic's model, for algorithms that have one."""
+    """The critic's model, for algorithms that have one; others do not read it."""
 
     _where = "critic"
-    model: str = setting("", "base model; default: the team's (or the agent's own, for one critic per agent)")
+    model: str = setting(
+        "",
+        "base model; default: that of the first agent that learns (the agent's own, for one critic per agent)",
+    )
     tuning: str = setting("auto", "lora, full, or auto as for the team", choices=("auto", "lora", "full"))
     share_backbone: bool = setting(
         False,
-        "a value head on each agent's own model in place of a critic's (collm-dc): cheaper, and coupled",
+        "collm-dc: a value head on each agent's own model; cheaper, but the critic's steps move the agent",
     )
     global_info: bool = setting(True, "append turn and last score to the critic's text (the paper's m_t)")
 
@@ -238,7 +241,7 @@ class RolloutConfig(Section):
     )
     joint_mode: str = setting(
         "aligned",
-        "how replies pair up: aligned (g-th with g-th) or cross (every combination: K^agents joint samples)",
+        "how replies pair up: aligned (g-th with g-th) or cross (all K^agents combinations; alike for one agent)",
         choices=("aligned", "cross"),
     )
     buffer: int = setting(64, "joint samples per update, rounded up to whole tasks", low=1)
@@ -278,8 +281,8 @@ class LearnerConfig(Section):
         "auto: linear for the built-in model, else constant",
         choices=("auto", "constant", "linear", "cosine"),
     )
-    lr_end: float = setting(0.0, "share of the learning rates left when the budget is spent", low=0, high=1)
-    lr_warmup: int = setting(0, "updates over which learning rates rise from 0", low=0)
+    lr_end: float = setting(0.0, "where linear and cosine end, as a share of the rates", low=0, high=1)
+    lr_warmup: int = setting(0, "first updates, over which learning rates rise from 0", low=0)
     update_epochs: int = setting(2, "passes over a buffer", low=1)
     critic_epochs: int = setting(2, "passes of the critic over a buffer", low=1)
     minibatches: int = setting(1, "parts a buffer is split into, one optimizer step each", low=1)
@@ -288,7 +291,7 @@ class LearnerConfig(Section):
         "importance ratio to the policy that sampled: none, sequence (the paper), token",
         choices=("none", "sequence", "token"),
     )
-    clip: float = setting(0.2, "ratio clip (PPO style); 0 is off", low=0)
+    clip: float = setting(0.2, "ratio clip (PPO style); 0 is off; ratio=none has nothing to clip", low=0)
     advantage_norm: str = setting(
         "auto",
         "auto (the algorithm's), none, batch (centred and scaled turn by turn), agent_turn (by agent and turn)",
@@ -310,7 +313,7 @@ class LearnerConfig(Section):
     mask_truncated_replies: bool = setting(False, "leave replies cut by the token limit out of the loss")
     value_coef: float = setting(0.6, "scale of the critic's loss", above=0)
     value_clip: float = setting(
-        0.0, "furthest a value may move from where it was at rollout and still gain; 0 is off", low=0
+        0.0, "furthest a value may move from its rollout's and still gain, from pass two on; 0 is off", low=0
     )
     value_norm: bool = setting(
         False,
@@ -318,10 +321,10 @@ class LearnerConfig(Section):
     )
     value_targets: str = setting(
         "frozen",
-        "targets of the critic's passes: frozen at rollout, or refreshed before each pass",
+        "targets of the critic's passes: frozen at rollout, or refreshed before each pass after the first",
         choices=("frozen", "refreshed"),
     )
-    critic_warmup: int = setting(0, "updates in which only the critic learns", low=0)
+    critic_warmup: int = setting(0, "first updates, in which only the critic learns", low=0)
     max_grad_norm: float = setting(1.0, "gradient norm clip per agent and critic; 0 is off", low=0)
     microbatch_tokens: int = setting(
         0,
@@ -344,7 +347,7 @@ class EvalConfig(Section):
     tasks: int = setting(64, "tasks played per evaluation, the first ones of the split; 0 plays all", low=0)
     final_tasks: int = setting(0, "tasks of the last evaluation; 0 plays all", low=0)
     samples: int = setting(1, "episodes per task", low=1)
-    greedy: bool = setting(False, "likeliest tokens instead of draws")
+    greedy: bool = setting(False, "likeliest tokens instead of draws, so one episode per task")
     seed: int = setting(1_000_003, "seed of the draws: the same at every evaluation", low=0)
 
 

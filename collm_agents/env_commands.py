@@ -145,7 +145,10 @@ def eval_scripted(args: argparse.Namespace) -> Mapping[str, Any]:
     if args.checkpoint is not None:
         raise InputError("--checkpoint is for a run, not for an environment")
     if args.agents is None:
-        raise InputError("name scripted agents: --agents oracle, or --agents oracle,novice in their order")
+        raise InputError(
+            "name scripted agents (--agents oracle, or --agents oracle,novice in their order) or how untrained "
+            "models reply (--protocol parallel)"
+        )
     held_out = [] if any(word.startswith("split=") for word in args.words) else ["split=test"]
     env = make_env([args.run, *args.words, *held_out])
     kinds = parse_kinds(args.agents, env.possible_agents)

@@ -21,6 +21,7 @@ from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorit
 from collm_agents.branching import resolve_branching, tree_size
 from collm_agents.clock import Clock
 from collm_agents.collect import Collector
+from collm_agents.combinations import check_training
 from collm_agents.config import Config, resolve_tuning, resolved
 from collm_agents.critic import Critic, critic_members
 from collm_agents.evaluate import Report, evaluate, evaluate_scripted
@@ -135,9 +136,14 @@ class Experiment:
         """Member name -> (model, tuning) of the agents: their own names, or `team` where weights are shared.
 
         Raises:
-            SettingError: when agents are to share weights but name different bases, or only some learn.
+            SettingError: when agents are to share weights but name different bases, or only some learn, or when
+                all are scripted.
         """
         models = [spec for spec in self.specs if not spec.script]
+        if not models:
+            raise SettingError(
+                "every agent is scripted, so there is no model to evaluate; `collm eval ENV --agents` plays scripts"
+            )
         if not self.config.team.shared:
             return {spec.name: (spec.model, spec.tuning) for spec in models}
         if len({(spec.model, spec.tuning, spec.trainable, spec.weights) for spec in models}) > 1:
@@ -147,32 +153,27 @@ class Experiment:
             )
         return {"team": (models[0].model, models[0].tuning)}
 
-    def _check_learning(self) -> None:
-        """Raise where there is nothing to train, or a critic that cannot be."""
-        if not self.learners:
-            raise SettingError("nobody learns: every agent is scripted or has trainable=false")
-        config = self.config.critic
-        if config.share_backbone and (self.algorithm.view, self.algorithm.owners) != ("local", "each"):
-            raise SettingError(
-                f"critic.share_backbone=true: {self.algorithm.name} has no critic per agent that reads only what "
-                "the agent reads; it goes with collm-dc"
-            )
-        if config.share_backbone and (config.model or config.tuning != "auto" or self.config.team.shared):
-            raise SettingError(
-                "critic.share_backbone=true: the critics' model, tuning and weights are the agents' own; "
-                "leave critic.model, critic.tuning and team.shared alone"
-            )
+    def _check_training(self) -> None:
+        samples, trees = self.budget()
+        needs, count = self.estimator.rollout_needs, len(self.env.possible_agents)
+        cross = self.config.rollout.joint_mode == "cross"
+        least = tree_size(self.branching[:1], needs.greedy, count if cross else 1)
+        trees = trees or math.ceil(samples / least)  # as many as if every episode ended at its first turn
+        check_training(self.config, self.algorithm, self.learners, math.ceil(trees / self.tasks_per_update))
 
-    def build_team(self) -> AgentTeam:
-        """Load the agents' models, without a critic."""
-        return self._team(self._backbones(self.agent_base()))
+    def build_team(self, protocol: str = "parallel", *, stored: bool = False) -> AgentTeam:
+        """Load the agents' models, without a critic.
+
+        Args:
+            protocol: how the agents come to a joint reply.
+            stored: all weights will come from a checkpoint, so those to begin with are not read.
+        """
+        return self._team(self._backbones(self.agent_base()), protocol=protocol, stored=stored)
 
     def _backbones(
         self, wanted: Mapping[str, tuple[str, str]], referenced: Sequence[str] = ()
     ) -> dict[str, Backbone]:
         """Load models, and choose torch's threads for them."""
-        if not wanted:
-            return {}
         backbones = build_backbones(
             wanted, self.config.team, self.device, self.config.run.seed, referenced=referenced
         )
@@ -183,12 +184,17 @@ class Experiment:
             torch.set_num_threads(threads)
         return backbones
 
-    def _team(self, backbones: Mapping[str, Backbone]) -> AgentTeam:
+    def _team(
+        self, backbones: Mapping[str, Backbone], *, protocol: str = "parallel", stored: bool = False
+    ) -> AgentTeam:
         models = [spec for spec in self.specs if not spec.script]
         members = {spec.name: "team" if self.config.team.shared else spec.name for spec in models}
         for spec in models:
-            if spec.weights:
-                backbones[members[spec.name]].load(members[spec.name], Path(spec.weights))
+            if spec.weights and not stored:
+                folder = Path(spec.weights).expanduser()
+                if not folder.is_dir():
+                    raise SettingError(f"team.agents.{spec.name}.weights: there is no folder {spec.weights}")
+                backbones[members[spec.name]].load(members[spec.name], folder)
         return AgentTeam(
             self.env.possible_agents,
             {agent: backbones[member] for agent, member in members.items()},
@@ -196,19 +202,20 @@ class Experiment:
             members=members,
             scripted={spec.name: spec.script for spec in self.specs if spec.script},
             frozen=[spec.name for spec in models if not spec.trainable],
-            num_turns=self.env.num_turns,
+            # In a discussion agents are shown something after their first reply, whatever the number of turns.
+            num_turns=self.env.num_turns * (2 if protocol == "discussion" else 1),
         )
 
-    def build(self) -> _Built:
-        """Load all models and make the learner."""
-        self._check_learning()
+    def build(self, *, stored: bool = False) -> _Built:
+        """Load all models and make the learner; for `stored` see `build_team`."""
+        self._check_training()
         agents, critics = self.agent_base(), self.critic_base()
         clash = set(agents) & set(critics)
         if clash:
             raise SettingError(f"the agent name {clash.pop()!r} is taken by a critic; rename the role")
-        referenced = list(agents) if self.config.learner.kl_coef else []
-        backbones = self._backbones({**agents, **critics}, referenced)
-        team, critic = self._team(backbones), None
+        trained = list(agents) if self.config.team.shared else self.learners
+        backbones = self._backbones({**agents, **critics}, trained if self.config.learner.kl_coef else [])
+        team, critic = self._team(backbones, stored=stored), None
         if self.algorithm.view is not None and self.algorithm.owners is not None:
             critic = Critic(
                 self.algorithm.view,
@@ -243,6 +250,7 @@ class Experiment:
 
     def plan(self) -> Plan:
         """What `run` would do, from configurations and tokenizers alone: no weights are loaded."""
+        self._check_training()
         samples = self.expected_samples()
         per_update = self.tasks_per_update * self.tree_size
         prompts = [
@@ -298,7 +306,7 @@ class Experiment:
         experiment = cls(stored_config(run_dir, overrides))
         folder = checkpoint.pick(run_dir)
         experiment.meter = MemoryMeter(experiment.device)
-        built, held_out = experiment.build(), experiment.eval_env()
+        built, held_out = experiment.build(stored=True), experiment.eval_env()
         progress = checkpoint.load(folder, built.team, built.critic, built.learner)
         (run_dir / "config.toml").write_text(dump_config(experiment.config), encoding="utf-8")
         return experiment._train(run_dir, built, held_out, Progress(**progress))
@@ -357,7 +365,8 @@ class Experiment:
         Args:
             protocol: how the agents come to a joint reply (`protocols.PROTOCOLS`).
         """
-        return self._evaluate(self.eval_env(), self.build_team(), self.config.eval.final_tasks, protocol)
+        team = self.build_team(protocol)
+        return self._evaluate(self.eval_env(), team, self.config.eval.final_tasks, protocol)
 
     def _evaluate(self, env: CollabEnv, team: AgentTeam, count: int, protocol: str = "parallel") -> Report:
         config = self.config.eval
@@ -431,6 +440,6 @@ class Experiment:
             kinds = parse_kinds(scripted, env.possible_agents) if isinstance(scripted, str) else scripted
             return evaluate_scripted(env, kinds, tasks, config.seed)
         folder = checkpoint.pick(run_dir, checkpoint_at)
-        team = experiment.build_team()
+        team = experiment.build_team(protocol, stored=True)
         checkpoint.load_team(folder, team)
         return experiment._evaluate(env, team, config.final_tasks, protocol)

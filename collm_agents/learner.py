@@ -297,7 +297,10 @@ class Learner:
         """All passes of the critics over the buffer's queries."""
         critic, config = self.critic, self.config
         assert critic is not None
+        assert estimate.target_weight is not None
         metrics = {"critic_overlong": float(critic.overlong(encoded))}
+        if not estimate.target_weight.any():  # such as Q where every episode was cut: there is no target
+            return metrics
         if config.value_norm:
             self._track(estimate)
         for epoch in range(config.critic_epochs):
@@ -376,11 +379,21 @@ class Learner:
         """Optimizers and the count of updates."""
         return {
             "updates": self.updates,
+            "optimizer": self.config.optimizer,
             "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave; rates and decay stay as configured."""
+        """Restore what `state_dict` gave; rates and decay stay as configured.
+
+        Raises:
+            SettingError: when it is of another kind of optimizer.
+        """
+        kind = state.get("optimizer", "adamw")
+        if kind != self.config.optimizer:
+            raise SettingError(
+                f"learner.optimizer={self.config.optimizer!r}: the checkpoint's moments are those of {kind!r}"
+            )
         self.updates = int(state["updates"])
         for name, optimizer in self.optimizers.items():
             own = [{key: group[key] for key in ("lr", "weight_decay")} for group in optimizer.param_groups]

@@ -13,9 +13,6 @@ import torch
 
 from collm_envs.errors import SettingError
 
-OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
-SCHEDULES = ("constant", "linear", "cosine")
-
 
 def make_optimizer(
     kind: str, parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float

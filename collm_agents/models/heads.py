@@ -30,7 +30,8 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("centre", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("moments", torch.zeros(3))  # running mean, square, and the weight of both so far
+        # Running mean, square, and the weight of both so far; in float32 a small variance of large targets is lost.
+        self.register_buffer("moments", torch.zeros(3, dtype=torch.float64))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Values, [B], of hidden states, [B, hidden_size]; float32."""
