@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from torch import Tensor, nn
 from collm_agents.config import LoraConfig
 from collm_agents.draws import derive
 from collm_agents.models import loading
+from collm_agents.models.decode import misfit
+from collm_agents.models.grouped import GroupedAdapters, groupable
 from collm_envs.errors import InputError
+
+log = logging.getLogger(__name__)
 
 BASE = "__base__"  # names the base as it was loaded, where a member's name is asked for
 
@@ -72,11 +77,14 @@ class Backbone:
                 f"the model only {base.get_input_embeddings().weight.shape[0]}"
             )
         self.context_length = loading.context_length(base.config)
+        self.together = tuning == "lora"  # whether rows of several members may share a batch
         self._peft: Any = None
         self._based = False  # whether the adapters are switched off
         self._copies: dict[str, Any] = {}
+        self._misfit: str | None = None
         if tuning == "lora":
             self._peft = _with_adapters(base, self.members, lora, seed)
+            self.together = groupable(self._peft)
         else:
             # The last member takes the loaded model itself, so no idle copy is kept.
             for member in self.members[:-1]:
@@ -113,6 +121,36 @@ class Backbone:
         if self._autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(torch.device(self.device).type, dtype=self._autocast)
+
+    @contextlib.contextmanager
+    def drawing(self, members: Sequence[str]) -> Iterator[tuple[Any, GroupedAdapters | None]]:
+        """The causal LM for drawing replies of some members, with their weights as they are now.
+
+        Args:
+            members: who; one alone unless the backbone can do several `together`.
+
+        Yields:
+            The model, and the members' adapters, to which rows are to be assigned; None where the model is the
+            one member's own.
+        """
+        with self.computing():
+            if not self.together:
+                (member,) = members
+                yield self.module(member), None
+                return
+            causal = self._peft.get_base_model()
+            adapters = GroupedAdapters(causal, members)
+            with adapters.in_place():
+                yield causal, adapters
+
+    def decodable(self) -> bool:
+        """Whether the fast decode loop fits the model; tried once, and said where it does not."""
+        if self._misfit is None:
+            with self.drawing(self.members[:1]) as (model, _):
+                self._misfit = misfit(model, self.pad_id)
+            if self._misfit:
+                log.warning("model %r is decoded by the slow loop: %s", self.name, self._misfit)
+        return not self._misfit
 
     def reply_logits(
         self, member: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]

@@ -95,10 +95,11 @@ def draw(
         if not alive.any():
             break
         step_ids, step_positions = token[:, None], position + step
-    return _gather(torch.stack(tokens, 1), torch.stack(logprobs, 1), stop_ids)
+    return gather(torch.stack(tokens, 1), torch.stack(logprobs, 1), stop_ids)
 
 
-def _gather(tokens: Tensor, logprobs: Tensor, stop_ids: set[int]) -> list[Drawn]:
+def gather(tokens: Tensor, logprobs: Tensor, stop_ids: set[int]) -> list[Drawn]:
+    """Replies from the tokens drawn for each row, [B, T] with their log-probs: up to the first end token."""
     drawn = []
     for ids, logprob in zip(tokens.tolist(), logprobs.cpu().numpy(), strict=True):
         end = next((i + 1 for i, token in enumerate(ids) if token in stop_ids), None)
