@@ -87,7 +87,7 @@ def decode(model: Any, rows: Sequence[Row], setting: Setting, tell: Tell) -> Non
         logits = batch.prefill()
         if logits.is_cuda:
             torch.cuda.synchronize(logits.device)  # or its time would be counted as decoding
-    poll = POLL if logits.is_cuda else 1
+    poll = poll_every(logits.device)
     limit = setting.sampling.max_new_tokens
     for step in range(limit):
         batch.draw(logits, step)
@@ -97,6 +97,11 @@ def decode(model: Any, rows: Sequence[Row], setting: Setting, tell: Tell) -> Non
             return
         elif step + 1 < limit:
             logits = batch.forward(step)
+
+
+def poll_every(device: torch.device) -> int:
+    """Tokens between looks at which rows have ended."""
+    return 1 if device.type == "cpu" else POLL
 
 
 def plainly(model: Any, rows: Sequence[Row], setting: Setting, tell: Tell) -> None:

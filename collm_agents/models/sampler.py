@@ -117,11 +117,14 @@ def inverse_cdf(logp: Tensor, u: Tensor) -> Tensor:
     Returns:
         Token ids, [B]; never one of probability 0.
     """
-    cdf = logp.double().exp().cumsum(-1)
-    picked = torch.searchsorted(cdf, (u * cdf[:, -1])[:, None], right=True).squeeze(-1)
-    # Rounding can carry u * total to the total itself: the last token that has any mass is meant.
-    last = cdf.shape[-1] - 1 - (logp > float("-inf")).flip(-1).int().argmax(-1)
-    return torch.minimum(picked, last)
+    # A CPU adds up in double inside and is fast at float32; elsewhere sums are taken in parts, whose rounding
+    # could put a step of float32 where a token has no mass.
+    exact = torch.float32 if logp.device.type == "cpu" else torch.float64
+    cdf = logp.exp().cumsum(-1, dtype=exact)
+    total = cdf[:, -1:]
+    # Below the total even when rounded: the first sum above it is then one that its token has added to.
+    wanted = torch.minimum((u[:, None] * total).to(exact), total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cdf, wanted, right=True).squeeze(-1)
 
 
 def truncate(logp: Tensor, top_p: float, top_k: int) -> Tensor:
