@@ -117,13 +117,10 @@ def inverse_cdf(logp: Tensor, u: Tensor) -> Tensor:
     Returns:
         Token ids, [B]; never one of probability 0.
     """
-    # A CPU adds up in double inside and is fast at float32; elsewhere sums are taken in parts, whose rounding
-    # could put a step of float32 where a token has no mass.
-    exact = torch.float32 if logp.device.type == "cpu" else torch.float64
-    cdf = logp.exp().cumsum(-1, dtype=exact)
+    cdf = logp.exp().cumsum(-1, dtype=torch.float64)
     total = cdf[:, -1:]
     # Below the total even when rounded: the first sum above it is then one that its token has added to.
-    wanted = torch.minimum((u[:, None] * total).to(exact), total.nextafter(torch.zeros_like(total)))
+    wanted = torch.minimum(u[:, None] * total, total.nextafter(torch.zeros_like(total)))
     return torch.searchsorted(cdf, wanted, right=True).squeeze(-1)
 
 
