@@ -127,10 +127,13 @@ class Collector:
         forest = Forest()
         names = _occurrences([task.id for task in tasks])
         branches = self._roots(forest, tasks, names, update)
-        for turn, width in enumerate(self.branching):
-            if not branches:
-                break
-            branches = self._turn(forest, branches, names, update, turn, width)
+        with self.team.holding() as store:
+            for turn, width in enumerate(self.branching):
+                if not branches:
+                    break
+                # A last turn's keys and values are of use only where it asks each agent more than once.
+                store.taking = turn + 1 < len(self.branching) or self.protocol is not PROTOCOLS["parallel"]
+                branches = self._turn(forest, branches, names, update, turn, width)
         waited = self.vec.waited_s - waited
         self.clock.move(waited, "env", "judge_wait")
         self.overlapped_s = max(0.0, self.vec.judging_s - judging - waited)

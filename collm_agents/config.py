@@ -207,6 +207,11 @@ class TeamConfig(Section):
         choices=("clip", "stop", "error"),
     )
     max_context: int = setting(0, "context length in tokens; 0 takes the model's", low=0)
+    kv_budget: int = setting(
+        4096,
+        "memory, in MB, for keys and values of past turns, which later turns go on from; 0 keeps none",
+        low=0,
+    )
     sampling: SamplingConfig = setting(SamplingConfig(), "how replies are drawn")
     lora: LoraConfig = setting(LoraConfig(), "size of the adapters")
     agents: Mapping[str, AgentConfig] = setting({}, "what single agents do otherwise, by agent name")

@@ -155,7 +155,7 @@ class Critic:
             for rows in token_batches([len(s) for s in sequences], budget):
                 yield np.array(rows), self.forward(member, [sequences[i] for i in rows])
             return
-        for batch in pack(sequences, [len(s) for s in sequences], budget, backbone.widest_tree):
+        for batch in pack(sequences, budget, width=backbone.hidden_size):
             hidden = backbone.packed_hidden(self.weights_of[member], batch)
             last = torch.tensor([path[-1] for path in batch.path], device=hidden.device)
             yield batch.rows, self.heads[member](hidden[torch.from_numpy(batch.tree).to(hidden.device), last])

@@ -227,6 +227,7 @@ class Experiment:
                 global_info=self.config.critic.global_info,
             )
         clock = Clock()
+        team.clock = clock
         learner = Learner(team, critic, self.estimator, self.config.learner, clock)
         return _Built(team, critic, learner, clock)
 

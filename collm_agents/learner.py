@@ -346,7 +346,8 @@ class Learner:
             total += float(loss.detach())
         norm = self._step(member, total, "the whole buffer")
         known = explained_variance(before[use], target[use], weight[use])
-        return {"loss": total, "grad_norm": norm, "explained_variance": known}
+        sharing = float(critic.backbones[member].packs)
+        return {"loss": total, "grad_norm": norm, "explained_variance": known, "prefix_sharing": sharing}
 
     # -- steps -----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,9 @@ def masked_log_softmax(logits: Tensor, temperature: float, banned: Tensor) -> Te
     Returns:
         [..., V] float32.
     """
-    scaled = logits.float() / temperature
+    scaled = logits.float()
+    if temperature != 1.0:
+        scaled = scaled / temperature
     if banned.shape[0] < scaled.shape[-1]:
         banned = torch.nn.functional.pad(banned, (0, scaled.shape[-1] - banned.shape[0]), value=True)
     return torch.log_softmax(scaled.masked_fill(banned[: scaled.shape[-1]], float("-inf")), dim=-1)

@@ -6,7 +6,8 @@ its own member of it. Teams of different bases and tokenizers are several backbo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,15 +16,21 @@ from torch import Tensor
 
 from collm_agents.batch import token_batches
 from collm_agents.chat import ChatFormat, History
+from collm_agents.clock import Clock
 from collm_agents.config import AgentConfig, SamplingConfig, TeamConfig, resolve_tuning
 from collm_agents.draws import DrawKey
 from collm_agents.losses import masked_log_softmax, token_entropy
 from collm_agents.models import loading
 from collm_agents.models.backbone import BASE, Backbone
+from collm_agents.models.decode import Row, Setting, decode, plainly
+from collm_agents.models.kvcache import PrefixStore
 from collm_agents.models.logprob import token_logprobs
 from collm_agents.models.packing import pack
-from collm_agents.models.sampler import draw
+from collm_agents.models.sampler import Drawn
 from collm_envs.errors import InputError, SettingError, suggest
+
+# Most prompt tokens computed at once, by whether it is on a CPU: there larger batches miss its caches.
+PREFILL_TOKENS = {True: 2048, False: 16384}
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,7 @@ class AgentTeam:
         frozen: agents that are models and never learn.
         num_turns: turns of an episode; templates that cannot render later turns matter only beyond one.
         batch_rows: most rows decoded at once.
+        clock: where the time goes is counted here.
     """
 
     def __init__(
@@ -187,6 +195,7 @@ class AgentTeam:
         frozen: Collection[str] = (),
         num_turns: int = 1,
         batch_rows: int = 512,
+        clock: Clock | None = None,
     ) -> None:
         self.agents = tuple(agents)
         self.scripted = dict(scripted or {})
@@ -200,7 +209,8 @@ class AgentTeam:
         if not self.sampling.max_new_tokens:
             raise SettingError("team.sampling.max_new_tokens is open; config.resolved() fills it in")
         self.overflow = config.prompt_overflow
-        self.batch_rows = batch_rows
+        self.batch_rows, self.clock = batch_rows, clock or Clock()
+        self.store, self._holding = PrefixStore(config.kv_budget * 1_000_000), False
         formats: dict[int, ChatFormat] = {}
         self.formats: dict[str, ChatFormat] = {}
         self.limits: dict[str, int] = {}
@@ -244,41 +254,69 @@ class AgentTeam:
             Replies in the order of the requests.
         """
         replies: list[Reply | None] = [None] * len(requests)
-        for agent in self.models:
-            for greedy in (False, True):
-                rows = [i for i, r in enumerate(requests) if r.agent == agent and (r.key is None) is greedy]
-                rows.sort(key=lambda i: len(requests[i].prompt))  # like lengths together: less padding
-                for start in range(0, len(rows), self.batch_rows):
-                    part = rows[start : start + self.batch_rows]
-                    for i, reply in zip(
-                        part, self._act(agent, [requests[i] for i in part], greedy), strict=True
-                    ):
-                        replies[i] = reply
-                        if on_reply is not None:
-                            on_reply(i, reply)
+
+        def tell(number: int, agent: str, drawn: Drawn) -> None:
+            text = self.formats[agent].decode(drawn.ids)
+            replies[number] = reply = Reply(text, drawn.ids, drawn.logprob, drawn.cut)
+            if on_reply is not None:
+                on_reply(number, reply)
+
+        for backbone in dict.fromkeys(self.backbones[agent] for agent in self.models):
+            users = [agent for agent in self.models if self.backbones[agent] is backbone]
+            rows = [i for i, request in enumerate(requests) if request.agent in users]
+            rows.sort(key=lambda i: len(requests[i].prompt))  # like lengths together: less padding
+            members = dict.fromkeys(self.member[requests[i].agent] for i in rows)
+            together = backbone.together and backbone.decodable() if rows else False
+            for shared in [tuple(members)] if together else [(member,) for member in members]:
+                own = [i for i in rows if self.member[requests[i].agent] in shared]
+                for start in range(0, len(own), self.batch_rows):
+                    self._act(backbone, requests, own[start : start + self.batch_rows], tell)
         unknown = {r.agent for r in requests} - set(self.models)
         if unknown:
             raise KeyError(f"the team has no model for agent {unknown.pop()!r}")
         return [reply for reply in replies if reply is not None]
 
-    def _act(self, agent: str, requests: Sequence[Request], greedy: bool) -> Iterable[Reply]:
-        form, backbone, count = self.formats[agent], self.backbones[agent], self.sampling.max_new_tokens
-        uniforms = np.zeros((len(requests), count))
-        for i, request in enumerate(requests):
-            if request.key is not None:
-                uniforms[i] = request.key.uniforms(count)
-        with backbone.computing():
-            drawn = draw(
-                backbone.module(self.member[agent]),
-                [request.prompt for request in requests],
-                uniforms,
-                self.sampling,
-                stop_ids=form.stop_ids,
-                banned=form.banned,
-                pad_id=backbone.pad_id,
-                greedy=greedy,
-            )
-        return (Reply(form.decode(d.ids), d.ids, d.logprob, d.cut) for d in drawn)
+    def _act(
+        self,
+        backbone: Backbone,
+        requests: Sequence[Request],
+        numbers: Sequence[int],
+        tell: Callable[[int, str, Drawn], None],
+    ) -> None:
+        """Draw some requests in one batch: of members that may share one."""
+        asked = [requests[i] for i in numbers]
+        form, count = self.formats[asked[0].agent], self.sampling.max_new_tokens
+        rows = [
+            Row(self.member[r.agent], r.prompt, None if r.key is None else r.key.uniforms(count))
+            for r in asked
+        ]
+        setting = Setting(
+            self.sampling,
+            form.stop_ids,
+            form.banned,
+            backbone.pad_id,
+            store=self.store if self._holding else None,
+            clock=self.clock,
+            budget=PREFILL_TOKENS[torch.device(backbone.device).type == "cpu"],
+        )
+        draw = decode if backbone.decodable() else plainly
+        with backbone.drawing(tuple(dict.fromkeys(row.member for row in rows))) as (model, adapters):
+            setting = replace(setting, adapters=adapters)
+            draw(model, rows, setting, lambda i, drawn: tell(numbers[i], asked[i].agent, drawn))
+
+    @contextmanager
+    def holding(self) -> Iterator[PrefixStore]:
+        """Inside, what a turn computed is kept for later turns that go on from it; weights must not change.
+
+        Yields:
+            The store, which is emptied at the end.
+        """
+        self._holding = True
+        try:
+            yield self.store
+        finally:
+            self._holding = False
+            self.store.release()
 
     def logprobs(
         self, agent: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
@@ -374,7 +412,7 @@ class AgentTeam:
         """The same as `_scored` in batches of trees: what rows share is computed once."""
         backbone = self.backbones[agent]
         sequences = [(*prompt, *reply) for prompt, reply in zip(prompts, replies, strict=True)]
-        for batch in pack(sequences, [len(p) for p in prompts], budget, backbone.widest_tree):
+        for batch in pack(sequences, budget, width=backbone.hidden_size):
             hidden = backbone.packed_hidden(weights, batch)
             lengths = np.array([len(replies[row]) for row in batch.rows])
             # The state before a token predicts it.

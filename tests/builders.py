@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -152,6 +154,9 @@ class ScriptedTeam:
 
     def observe(self, agent, history, text):
         return history.observe(text, self.form, self.limit, self.overflow)
+
+    def holding(self):
+        return contextlib.nullcontext(SimpleNamespace())
 
     def act(self, requests, on_reply=None):
         self.requests.append(list(requests))

@@ -7,12 +7,16 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -118,7 +122,10 @@ def save_llama(folder: Path, *, seed: int = 1) -> Path:
 
 
 def save_other(kind: str, folder: Path, *, seed: int = 2) -> Path:
-    """A random two-layer `qwen2`, `gemma2` (capped logits) or `gemma3`; Gemmas' first layer sees 12 tokens back."""
+    """A random two-layer `qwen2`, `gemma2` (capped logits), `gemma3` or `mistral`.
+
+    Gemmas' first layer sees 12 tokens back, both of Mistral's do.
+    """
     tokenizer = byte_tokenizer()
     torch.manual_seed(seed)
     shape = {
@@ -135,6 +142,8 @@ def save_other(kind: str, folder: Path, *, seed: int = 2) -> Path:
     }
     if kind == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**shape))
+    elif kind == "mistral":
+        model = MistralForCausalLM(MistralConfig(**shape, sliding_window=12))
     else:
         local = {
             "head_dim": 8,
@@ -149,3 +158,45 @@ def save_other(kind: str, folder: Path, *, seed: int = 2) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+WINDOW = 6  # of the models below that have one
+_WINDOWED = {"sliding_window": WINDOW}
+_MIXED = {**_WINDOWED, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+# Architecture by name, and what is set beside sizes.
+ARCHITECTURES = {
+    "llama": ("llama", {}),
+    "qwen2": ("qwen2", {}),
+    "qwen2-windowed": ("qwen2", {"use_sliding_window": True, **_MIXED}),
+    "qwen3": ("qwen3", {"head_dim": 8}),
+    "mistral": ("mistral", _WINDOWED),  # every layer has the window
+    "gemma2": (
+        "gemma2",
+        {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 5.0, **_MIXED},
+    ),
+    "gemma3": ("gemma3_text", {"head_dim": 8, "query_pre_attn_scalar": 8, **_MIXED}),
+    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
+}
+
+
+def random_model(name: str, *, seed: int = 0, vocabulary: int = 50, attention: str | None = None):
+    """A random model of one of `ARCHITECTURES` with three layers, in evaluation mode."""
+    kind, own = ARCHITECTURES[name]
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    }
+    settings = {
+        "vocab_size": vocabulary,
+        "initializer_range": 0.25,
+        **({} if kind == "gpt2" else sizes),
+        **own,
+    }
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(kind, bos_token_id=1, eos_token_id=2, pad_token_id=0, **settings)
+    extra = {"attn_implementation": attention} if attention else {}
+    return AutoModelForCausalLM.from_config(config, **extra).eval()

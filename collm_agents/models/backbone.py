@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,14 +21,20 @@ import numpy as np
 import peft
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from collm_agents.config import LoraConfig
 from collm_agents.draws import derive
 from collm_agents.models import loading
+from collm_agents.models.decode import misfit
+from collm_agents.models.grouped import GroupedAdapters, groupable
 from collm_agents.models.logprob import Head
+from collm_agents.models.masks import Masks
 from collm_agents.models.packing import Pack, pack
-from collm_envs.errors import InputError
+from collm_envs.errors import InputError, SettingError
+
+log = logging.getLogger(__name__)
 
 BASE = "__base__"  # names the base as it was loaded, where a member's name is asked for
 
@@ -78,11 +85,14 @@ class Backbone:
             )
         self.context_length = loading.context_length(base.config)
         self.checkpointing = False  # recompute activations in the backward pass
+        self.together = tuning == "lora"  # whether rows of several members may share a batch
         self._peft: Any = None
         self._based = False  # whether the adapters are switched off
         self._copies: dict[str, Any] = {}
+        self._misfit: str | None = None
         if tuning == "lora":
             self._peft = _with_adapters(base, self.members, lora, seed)
+            self.together = groupable(self._peft)
         else:
             # The last member takes the loaded model itself, so no idle copy is kept.
             for member in self.members[:-1]:
@@ -120,6 +130,36 @@ class Backbone:
             return contextlib.nullcontext()
         return torch.autocast(torch.device(self.device).type, dtype=self._autocast)
 
+    @contextlib.contextmanager
+    def drawing(self, members: Sequence[str]) -> Iterator[tuple[Any, GroupedAdapters | None]]:
+        """The causal LM for drawing replies of some members, with their weights as they are now.
+
+        Args:
+            members: who; one alone unless the backbone can do several `together`.
+
+        Yields:
+            The model, and the members' adapters, to which rows are to be assigned; None where the model is the
+            one member's own.
+        """
+        with self.computing():
+            if not self.together:
+                (member,) = members
+                yield self.module(member), None
+                return
+            causal = self._peft.get_base_model()
+            adapters = GroupedAdapters(causal, members)
+            with adapters.in_place():
+                yield causal, adapters
+
+    def decodable(self) -> bool:
+        """Whether the fast decode loop fits the model; tried once, and said where it does not."""
+        if self._misfit is None:
+            with self.drawing(self.members[:1]) as (model, _):
+                self._misfit = misfit(model, self.pad_id)
+            if self._misfit:
+                log.warning("model %r is decoded by the slow loop: %s", self.name, self._misfit)
+        return not self._misfit
+
     def reply_logits(
         self, member: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
     ) -> Tensor:
@@ -139,8 +179,10 @@ class Backbone:
         longest = max(len(reply) for reply in replies)
         ids, mask = ids.to(self.device), mask.to(self.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        with self.computing():
-            logits = self.module(member)(
+        module = self.module(member)
+        causal = module.get_base_model() if self._peft is not None else module
+        with self.computing(), self._checkpointed(causal):
+            logits = module(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
@@ -155,28 +197,18 @@ class Backbone:
         ids, depth = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.depth).to(device)
         mask: Any = None
         if batch.attends is not None:
-            mask = torch.from_numpy(batch.attends).to(device)[:, None]
-            text = self.config.get_text_config()
-            if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
-                near = depth[:, None, :, None] - depth[:, None, None, :] < text.sliding_window
-                mask = {
-                    "full_attention": self._additive(mask),
-                    "sliding_attention": self._additive(mask & near),
-                }
-            else:
-                mask = self._additive(mask)
+            seen = torch.from_numpy(batch.attends).to(device)[:, None]
+            masks = Masks(self.config)
+            near = seen
+            if masks.window:
+                near = seen & (depth[:, None, :, None] - depth[:, None, None, :] < masks.window)
+            mask = masks.given(seen, near, torch.float32)
         module = self.module(member)
         causal = module.get_base_model() if self._peft is not None else module
         with self.computing(), self._checkpointed(causal):
             return causal.get_decoder()(
                 input_ids=ids, attention_mask=mask, position_ids=depth, use_cache=False
             ).last_hidden_state
-
-    def _additive(self, mask: Tensor) -> Tensor:
-        """A mask as the model's attention takes it: eager attention adds it to its scores."""
-        if self.config.get_text_config()._attn_implementation != "eager":
-            return mask
-        return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, torch.finfo(torch.float32).min)
 
     def head(self, member: str, temperature: float, banned: Tensor) -> Head | None:
         """The output matrix of a member, where it is a plain one."""
@@ -199,64 +231,80 @@ class Backbone:
         """Whether the model computes trees as it computes their sequences: tried once, on a small tree.
 
         Models that take no mask of four dimensions, or do something else to their logits than `Head` does, fail;
-        their rows are then computed one by one, which is slower and gives the same.
+        their rows are then computed one by one, which is slower and gives the same. The log says so.
         """
+        try:
+            reason = self._unpackable()
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        if reason:
+            log.warning("%s: updates compute every row alone, without sharing (%s)", self.name, reason)
+        return not reason
+
+    @torch.no_grad()
+    def _unpackable(self) -> str:
+        """Why trees cannot be computed; empty where they can."""
         member, size = self.members[0], min(len(self.tokenizer), 64)
+        head = self.head(member, 1.0, torch.zeros(size, dtype=torch.bool))
+        if head is None:
+            return "its output matrix is no plain linear map"
+        if not Masks(self.config).known:
+            return "its attention takes masks of another kind"
         draw = np.random.default_rng(0).integers(0, size, size=12).tolist()
         prompts = [tuple(draw[:4]), tuple(draw[:4]), tuple(draw[:7])]
         replies = [tuple(draw[4:9]), tuple(draw[9:12]), (draw[3],)]
-        head = self.head(member, 1.0, torch.zeros(size, dtype=torch.bool))
-        if head is None:
-            return False
-        try:
-            with torch.no_grad():
-                (batch,) = pack(
-                    [p + r for p, r in zip(prompts, replies, strict=True)], [4, 4, 7], 10**6, 10**6
-                )
-                hidden = self.packed_hidden(member, batch)
-                plain = self.reply_logits(member, prompts, replies)
-                for row, tree, path in zip(batch.rows, batch.tree, batch.path, strict=True):
-                    count = len(replies[row])
-                    found = head.logits(hidden[tree, path[-count - 1 : -1]])
-                    if not torch.allclose(
-                        found, plain[row, :count].float(), atol=1e-3 if self._exact else 0.3
-                    ):
-                        return False
-        except (ValueError, TypeError, RuntimeError, AttributeError):
-            return False
-        return True
-
-    @property
-    def widest_tree(self) -> int:
-        """Most tokens in a tree: far beyond the model's width, attention over strangers costs too much."""
-        return max(512, 2 * self.hidden_size)
+        rows = [p + r for p, r in zip(prompts, replies, strict=True)]
+        (batch,) = pack(rows, 10**6, width=10**6)
+        hidden, plain = self.packed_hidden(member, batch), self.reply_logits(member, prompts, replies)
+        # Alone, a later reply would see its siblings: a model that ignored the mask would be far off.
+        near = 1e-3 if self._exact else 0.1 * float(plain.float().std())
+        for row, tree, path in zip(batch.rows, batch.tree, batch.path, strict=True):
+            count = len(replies[row])
+            found = head.logits(hidden[tree, path[-count - 1 : -1]])
+            if not torch.allclose(found, plain[row, :count].float(), atol=near):
+                return "its logits on a tree are not those of single rows"
+        return ""
 
     @property
     def _exact(self) -> bool:
-        return (
-            self._autocast is None
-            and next(iter(self.module(self.members[0]).parameters())).dtype == torch.float32
-        )
+        weights = next(iter(self.module(self.members[0]).parameters()))
+        return self._autocast is None and weights.dtype == torch.float32
 
     @contextlib.contextmanager
     def _checkpointed(self, causal: Any) -> Iterator[None]:
         """Let the layers recompute their activations in the backward pass, where asked for and gradients are on.
 
-        transformers does so in training mode only, which everything else here must not be in: the layers alone are.
+        transformers does so in training mode only, which everything else here must not be in: a layer is, until the
+        recomputing begins.
+
+        Raises:
+            SettingError: when the model has no layers that can.
         """
         if not (self.checkpointing and torch.is_grad_enabled()):
             yield
             return
-        if not causal.is_gradient_checkpointing:
-            causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         layers = [layer for layer in causal.modules() if isinstance(layer, GradientCheckpointingLayer)]
+        if not layers:
+            raise SettingError(f"learner.gradient_checkpointing: the layers of {self.name!r} cannot do it")
+
+        def recompute(forward: Any, *words: Any) -> Any:
+            layer = forward.args[0]
+            layer.training = False  # so that no dropout wakes up inside
+            try:
+                return checkpoint(forward, *words, use_reentrant=False)
+            finally:
+                layer.training = True
+
         for layer in layers:
-            layer.training = True
+            layer.training = layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = recompute
         try:
             yield
         finally:
             for layer in layers:
-                layer.training = False
+                layer.training = layer.gradient_checkpointing = False
 
     def last_hidden(self, member: str, sequences: Sequence[Sequence[int]]) -> Tensor:
         """Hidden state at each sequence's last token: [B, hidden_size].
@@ -271,7 +319,7 @@ class Backbone:
             mask[i, : len(sequence)] = 1
         module = self.module(member)
         causal = module.get_base_model() if self._peft is not None else module
-        with self.computing():
+        with self.computing(), self._checkpointed(causal):
             hidden = causal.get_decoder()(
                 input_ids=ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False
             ).last_hidden_state

@@ -15,8 +15,6 @@ import numpy as np
 
 from collm_agents.batch import Bools, Ints, token_batches
 
-LEAST_SHARE = 0.5  # of the shorter prompt; sharing less costs more in attention over strangers than it saves
-
 
 @dataclass(frozen=True)
 class Pack:
@@ -73,36 +71,37 @@ class _Tree:
         return mask
 
 
-def pack(
-    sequences: Sequence[Sequence[int]], prompts: Sequence[int], budget: int, widest: int
-) -> Iterator[Pack]:
+def pack(sequences: Sequence[Sequence[int]], budget: int, *, width: int) -> Iterator[Pack]:
     """Lay sequences out in batches of trees.
+
+    A sequence joins a tree where that costs less than a row of its own: in a layer of `width` d, n tokens
+    cost about 24 d^2 n in matrices and 4 d n^2 in attention, which in a tree is paid over strangers, too.
 
     Args:
         sequences: N lists of token ids.
-        prompts: how many tokens of each are its prompt, N: sharing is judged by these.
         budget: most tokens in a batch, padding counted; a longer single sequence gets a batch of its own.
-        widest: most tokens in a tree, since attention over one is quadratic; a single sequence may be longer.
+        width: hidden size of the model.
 
     Yields:
         Batches; every sequence is in exactly one.
     """
-    trees = list(_trees(sequences, prompts, min(budget, widest)))
+    trees = list(_trees(sequences, budget, width))
     for batch in token_batches([tree.size for tree in trees], budget):
         yield _pack([trees[i] for i in batch])
 
 
-def _trees(sequences: Sequence[Sequence[int]], prompts: Sequence[int], widest: int) -> Iterator[_Tree]:
-    tree, last, last_prompt = _Tree(), np.zeros(0, dtype=np.int64), 0
+def _trees(sequences: Sequence[Sequence[int]], budget: int, width: int) -> Iterator[_Tree]:
+    tree, last = _Tree(), np.zeros(0, dtype=np.int64)
     for row in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         tokens = np.asarray(sequences[row], dtype=np.int64)
         shared = _common(last, tokens)
-        enough = shared >= max(1.0, LEAST_SHARE * min(last_prompt, prompts[row]))
-        if tree.members and not (enough and tree.size + len(tokens) - shared <= widest):
+        grown = tree.size + len(tokens) - shared
+        more_attention = grown**2 - tree.size**2 - len(tokens) ** 2
+        if tree.members and (grown > budget or not shared > 0 or more_attention > 6 * width * shared):
             yield tree
             tree, shared = _Tree(), 0
         tree.add(row, tokens, shared if tree.members else 0)
-        last, last_prompt = tokens, prompts[row]
+        last = tokens
     if tree.members:
         yield tree
 

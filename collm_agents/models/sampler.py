@@ -95,10 +95,11 @@ def draw(
         if not alive.any():
             break
         step_ids, step_positions = token[:, None], position + step
-    return _gather(torch.stack(tokens, 1), torch.stack(logprobs, 1), stop_ids)
+    return gather(torch.stack(tokens, 1), torch.stack(logprobs, 1), stop_ids)
 
 
-def _gather(tokens: Tensor, logprobs: Tensor, stop_ids: set[int]) -> list[Drawn]:
+def gather(tokens: Tensor, logprobs: Tensor, stop_ids: set[int]) -> list[Drawn]:
+    """Replies from the tokens drawn for each row, [B, T] with their log-probs: up to the first end token."""
     drawn = []
     for ids, logprob in zip(tokens.tolist(), logprobs.cpu().numpy(), strict=True):
         end = next((i + 1 for i, token in enumerate(ids) if token in stop_ids), None)
@@ -116,11 +117,11 @@ def inverse_cdf(logp: Tensor, u: Tensor) -> Tensor:
     Returns:
         Token ids, [B]; never one of probability 0.
     """
-    cdf = logp.double().exp().cumsum(-1)
-    picked = torch.searchsorted(cdf, (u * cdf[:, -1])[:, None], right=True).squeeze(-1)
-    # Rounding can carry u * total to the total itself: the last token that has any mass is meant.
-    last = cdf.shape[-1] - 1 - (logp > float("-inf")).flip(-1).int().argmax(-1)
-    return torch.minimum(picked, last)
+    cdf = logp.exp().cumsum(-1, dtype=torch.float64)
+    total = cdf[:, -1:]
+    # Below the total even when rounded: the first sum above it is then one that its token has added to.
+    wanted = torch.minimum(u[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cdf, wanted, right=True).squeeze(-1)
 
 
 def truncate(logp: Tensor, top_p: float, top_k: int) -> Tensor:

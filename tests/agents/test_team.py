@@ -2,7 +2,7 @@ import builders
 import numpy as np
 import pytest
 import torch
-from builders import team
+from builders import played, team
 
 from collm_agents.chat import History
 from collm_agents.config import AgentConfig, TeamConfig
@@ -171,3 +171,121 @@ def test_replies_hold_one_log_prob_per_token():
         assert (np.asarray(reply.logprob) <= 0).all()
         ended = reply.ids[-1] in players.formats["a_0"].stop_ids
         assert reply.cut == (not ended)
+
+
+def forced(players, asked, replies):
+    """Largest difference between the sampler's log-probs and teacher-forced ones."""
+    found = []
+    for request, reply in zip(asked, replies, strict=True):
+        with torch.no_grad():
+            logp, _ = players.logprobs(request.agent, [request.prompt], [reply.ids])
+        found.append(float(np.abs(logp[0].numpy() - reply.logprob).max()))
+    return max(found)
+
+
+def inputs(players, monkeypatch):
+    """Shapes of the batches that the agents' models are called with."""
+    shapes = []
+    for agent in players.agents:
+        found = players.backbones[agent].module(agent)
+        causal = found.get_base_model() if hasattr(found, "get_base_model") else found
+        forward = causal.forward
+        if getattr(forward, "watched", False):
+            continue
+
+        def watched(*args, forward=forward, **kwargs):
+            shapes.append(tuple(kwargs["input_ids"].shape))
+            return forward(*args, **kwargs)
+
+        watched.watched = True
+        monkeypatch.setattr(causal, "forward", watched)
+    return shapes
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_weights_updated_between_two_calls_are_seen(tuning):
+    players = team(AGENTS, tuning=tuning)
+    asked = requests(players)
+    before = players.act(asked)
+    with torch.no_grad():
+        for parameter in players.backbones["b_1"].parameters("b_1").values():
+            parameter.mul_(1.5)
+    after = players.act(asked)
+    assert forced(players, asked, after) <= 1e-5
+    for request, old, new in zip(asked, before, after, strict=True):
+        same = old.ids == new.ids and np.array_equal(old.logprob, new.logprob)
+        assert same is (request.agent == "a_0")
+
+
+def test_adapters_of_one_base_share_a_batch_and_full_copies_do_not(monkeypatch):
+    for tuning, batches in (("lora", 1), ("full", 2)):
+        players = team(AGENTS, tuning=tuning, sampling={"max_new_tokens": 1})
+        asked = requests(players)
+        players.act(asked[:1])  # what fits the model is tried out here
+        shapes = inputs(players, monkeypatch)
+        replies = players.act(asked)
+        assert len(shapes) == batches
+        assert sum(rows for rows, _ in shapes) == len(asked)
+        assert forced(players, asked, replies) <= 1e-5
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_models_that_the_fast_loop_does_not_fit_are_decoded_by_the_slow_one_and_it_is_said(
+    tuning, monkeypatch, caplog
+):
+    fast = team(AGENTS, tuning=tuning)
+    asked = [*requests(fast), *requests(fast, 3, greedy=True)]
+    expected = [reply.ids for reply in fast.act(asked)]
+    monkeypatch.setattr("collm_agents.models.backbone.misfit", lambda model, pad: "its masks are odd")
+    slow = team(AGENTS, tuning=tuning)
+    monkeypatch.setattr("collm_agents.team.decode", None)
+    for _ in range(2):
+        assert [reply.ids for reply in slow.act(asked)] == expected
+    assert [r.getMessage().split(": ", 1)[1] for r in caplog.records] == ["its masks are odd"]
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_turns_are_held_within_a_collection_and_released_after_it(tuning, monkeypatch):
+    players = team(AGENTS, tuning=tuning, num_turns=2)
+    first = requests(players)
+    players.act(first)
+    assert players.store.bytes == 0  # nobody asked to hold
+    shapes = inputs(players, monkeypatch)
+    with players.holding():
+        replies = players.act(first)
+        assert players.store.bytes > 0
+        later = [
+            Request(r.agent, (*r.prompt, *reply.ids, 70, 71), DrawKey(0, 0, f"u{i}", (0,), r.agent))
+            for i, (r, reply) in enumerate(zip(first, replies, strict=True))
+        ]
+        shapes.clear()
+        replies = players.act(later)
+        assert max(width for _, width in shapes) == 3  # a reply's last token and the two new ones
+    assert forced(players, later, replies) <= 1e-5
+    assert players.store.bytes == 0
+    with pytest.raises(KeyError), players.holding():
+        players.act([*first, Request("nobody", (1, 2), None)])
+    assert players.store.bytes == 0
+
+
+def test_a_collector_holds_what_later_turns_can_use(monkeypatch):
+    taken = []
+    for branching in ((2,), (2, 1)):
+        players = team(("agent_0", "agent_1"), num_turns=len(branching))
+        keep = players.store.keep
+        monkeypatch.setattr(
+            players.store,
+            "keep",
+            lambda *args, keep=keep, s=players.store: (keep(*args), taken.append(s.bytes)),
+        )
+        played(players, branching)
+        assert players.store.bytes == 0
+        assert (max(taken) > 0) is (len(branching) > 1)
+        taken.clear()
+
+
+def test_prompts_are_counted_as_prefill():
+    players = team(AGENTS)
+    before = players.clock.read()
+    players.act(requests(players))
+    assert players.clock.since(before)["prefill"] > 0

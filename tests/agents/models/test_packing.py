@@ -11,7 +11,7 @@ from collm_agents.advantages import Queries
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.packing import pack
 
-KINDS = ("qwen3", "qwen2", "llama", "gemma2", "gemma3")
+KINDS = ("qwen3", "qwen2", "llama", "gemma2", "gemma3", "mistral")
 
 
 def ancestors(batch, tree, place):
@@ -27,11 +27,10 @@ token_lists = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(token_lists, st.integers(1, 60), st.integers(1, 40), st.randoms())
-def test_every_sequence_is_a_path_of_its_tree_and_sees_itself_alone(sequences, budget, widest, random):
-    prompts = [random.randint(1, len(s)) for s in sequences]
+@given(token_lists, st.integers(1, 60), st.integers(1, 40))
+def test_every_sequence_is_a_path_of_its_tree_and_sees_itself_alone(sequences, budget, width):
     seen = []
-    for batch in pack(sequences, prompts, budget, widest):
+    for batch in pack(sequences, budget, width=width):
         seen += batch.rows.tolist()
         size = batch.ids.shape[0] * batch.ids.shape[1]
         assert size <= budget or batch.ids.shape[0] == 1
@@ -46,7 +45,7 @@ def test_every_sequence_is_a_path_of_its_tree_and_sees_itself_alone(sequences, b
 def test_siblings_and_later_turns_hang_on_what_they_share():
     first = (1, 2, 3, 4)
     sequences = [(*first, 5, 6), (*first, 7), (*first, 5, 6, 8, 9, 1), (9, 9, 9, 9)]
-    (batch,) = pack(sequences, [4, 4, 8, 3], 100, 100)
+    (batch,) = pack(sequences, 100, width=32)
     assert batch.ids.shape == (
         2,
         10,
@@ -55,14 +54,21 @@ def test_siblings_and_later_turns_hang_on_what_they_share():
 
 
 def test_strangers_with_a_common_start_are_kept_apart():
-    sequences = [(1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 9, 9, 9, 9, 9, 8)]
-    (batch,) = pack(sequences, [7, 7], 100, 100)
-    assert batch.ids.shape == (2, 8)
+    sequences = [tuple(range(60)), (0, 1, *range(100, 158))]
+    (batch,) = pack(sequences, 200, width=32)  # 2 shared tokens save less than 58 times 60 strangers cost
+    assert batch.ids.shape == (2, 60)
     assert batch.attends is None
 
 
+def test_a_long_prompt_is_shared_whatever_the_models_width():
+    prompt = tuple(range(4000))
+    sequences = [(*prompt, 9000 + k, *range(500)) for k in range(4)]
+    (batch,) = pack(sequences, 10_000, width=64)
+    assert batch.ids.shape == (1, 4000 + 4 * 501)
+
+
 def test_equal_sequences_are_computed_once():
-    (batch,) = pack([(1, 2, 3)] * 5, [2] * 5, 100, 100)
+    (batch,) = pack([(1, 2, 3)] * 5, 100, width=32)
     assert batch.ids.shape == (1, 3)
     assert len(batch.rows) == 5
 
