@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import collm_envs
-from collm_agents.config import DEFAULT_ALGORITHM, Config, check_limits, check_type
+from collm_agents.config import DEFAULT_ALGORITHM, Config
 from collm_agents.explain import OPEN_SECTIONS, explain
 from collm_agents.layers import find_preset, read_layers
+from collm_agents.sections import check_limits, check_type
 from collm_envs.errors import SettingError, suggest
 
 COMMAND_LINE = "command line"

@@ -20,9 +20,9 @@ import numpy as np
 from collm_agents.advantages import Estimate, Queries, RolloutNeeds, child_mean, child_scan, row_mean
 from collm_agents.algorithms import algorithm
 from collm_agents.batch import Rollouts
-from collm_agents.config import Section, setting
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
+from collm_agents.sections import Section, setting
 
 
 @algorithm("coma", view="joint", owners="one")

@@ -17,7 +17,7 @@ from collm_agents.advantages import (
     row_mean,
 )
 from collm_agents.batch import Floats, Rollouts
-from collm_agents.config import Section, setting
+from collm_agents.sections import Section, setting
 
 
 @dataclass(frozen=True)

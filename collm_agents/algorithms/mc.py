@@ -19,7 +19,7 @@ from collm_agents.advantages import (
 )
 from collm_agents.algorithms import algorithm
 from collm_agents.batch import Floats, Rollouts
-from collm_agents.config import Section, setting
+from collm_agents.sections import Section, setting
 
 
 @algorithm("mc")

@@ -11,11 +11,10 @@ from collm_agents.config import (
     RunConfig,
     SamplingConfig,
     TeamConfig,
-    check_limits,
-    check_type,
     resolved,
 )
 from collm_agents.explain import explain
+from collm_agents.sections import check_limits, check_type
 from collm_envs import SettingError
 
 

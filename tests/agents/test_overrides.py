@@ -3,9 +3,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from collm_agents import algorithms
-from collm_agents.config import AgentConfig, RunConfig, Section, setting
+from collm_agents.config import AgentConfig, RunConfig
 from collm_agents.explain import explain, explain_env
 from collm_agents.overrides import dump_config, load_config, load_env_settings, parse_value
+from collm_agents.sections import Section, setting
 from collm_envs import SettingError, UnknownEnvError, spec
 
 ENV = "debug/echo-v0"

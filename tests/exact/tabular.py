@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -100,6 +102,9 @@ class TableTeam:
         key = tuple(("says", token - SAYS) if token >= SAYS else ("sees", token) for token in prompt)
         return self.game.index(AGENTS.index(agent), key)
 
+    def holding(self):
+        return contextlib.nullcontext(SimpleNamespace())
+
     def act(self, requests, on_reply=None):
         self.calls += len(requests)
         found = []
@@ -118,3 +123,47 @@ class TableTeam:
             logp = torch.log_softmax(self.tables[member][self.place(member, prompt)], -1)
             picked = logp[reply[0] - SAYS].reshape(1, 1)
             yield Scored(np.array([row]), picked, torch.ones(1, 1, dtype=torch.bool))
+
+
+class TableCritic:
+    """Tables as critics: one of joint histories, or one per agent of its own."""
+
+    def __init__(self, view):
+        self.view, self.share = view, False
+        self.owners = "one" if view == "joint" else "each"
+        self.members = ["critic"] if view == "joint" else [f"critic_{agent}" for agent in AGENTS]
+        self.agent_of = {} if view == "joint" else {m: i for i, m in enumerate(self.members)}
+        self.tables = {m: {} for m in self.members}
+        self.weights = {m: torch.zeros(256, requires_grad=True) for m in self.members}
+        self.backbones = {m: Table(**{m: self.weights[m]}) for m in self.members}
+
+    def set_bias(self, value):
+        pass
+
+    def parameters(self, member):
+        return {"table": self.weights[member]}
+
+    def encode(self, rollouts, queries):
+        found = {}
+        for i, member in enumerate(self.members):
+            names = [
+                rollouts.points.state[p] if self.view == "joint" else rollouts.points.local[p][i]
+                for p in queries.point
+            ]
+            table = self.tables[member]
+            found[member] = [(table.setdefault(name, len(table)),) for name in names]
+        return found
+
+    def overlong(self, encoded):
+        return 0
+
+    def score(self, member, sequences, budget):
+        for row, (place,) in enumerate(sequences):
+            yield np.array([row]), self.weights[member][place].reshape(1)
+
+    def values(self, encoded, budget):
+        columns = [[float(self.weights[m].detach()[place]) for (place,) in encoded[m]] for m in self.members]
+        return np.array(columns[0]) if self.view == "joint" else np.array(columns).T
+
+    def own(self, member, per_query):
+        return per_query if per_query.ndim == 1 else per_query[:, self.agent_of[member]]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from game import AGENTS, Game
-from tabular import SAYS, GameEnv, TableTeam
+from tabular import SAYS, GameEnv, TableCritic, TableTeam
 from trees import far_from, tree_gradients
 
+from collm_agents.algorithms.cc import CentralisedCritic
+from collm_agents.algorithms.dc import DecentralisedCritics
 from collm_agents.algorithms.mc import MonteCarlo
 from collm_agents.collect import Collector
 from collm_agents.config import LearnerConfig
@@ -40,8 +42,8 @@ def learner(players, estimator, **settings):
 def handed_over(found, rollouts):
     """The gradient that the optimizers are given, flat."""
     kept = {}
-    for member, optimizer in found.optimizers.items():
-        optimizer.step = lambda member=member: kept.update(
+    for member in AGENTS:
+        found.optimizers[member].step = lambda member=member: kept.update(
             {member: found.team.tables[member].grad.detach().double().numpy().ravel().copy()}
         )
     found.update(rollouts)
@@ -72,6 +74,47 @@ def test_the_first_steps_gradient_is_the_closed_form(ratio, clip):
     given = handed_over(found, rollouts)
     assert np.abs(formula).max() > 0.01
     assert np.allclose(given, formula, atol=1e-6)
+
+
+@pytest.mark.parametrize(("view", "kind"), [("joint", CentralisedCritic), ("local", DecentralisedCritics)])
+def test_a_learned_critic_moves_the_agents_by_its_closed_form_and_itself_towards_its_targets(view, kind):
+    game = Game(3, gamma=0.8, early=False)
+    players, rollouts = played(game, (3, 1), 20)
+    values = TableCritic(view)
+    with torch.no_grad():
+        for i, table in enumerate(values.weights.values()):
+            table.add_(torch.sin(torch.arange(256.0) + i))
+    estimator = kind(gamma=0.8)
+    settings = LearnerConfig(
+        lr=1.0,
+        critic_lr=1.0,
+        lr_schedule="constant",
+        max_grad_norm=0.0,
+        update_epochs=1,
+        critic_epochs=1,
+        advantage_norm="none",
+        turn_weight="discounted",
+        value_coef=0.6,
+    )
+    found = Learner(players, values, estimator, settings)
+    own = plain(game, players, rollouts)
+    before = {m: w.detach().clone() for m, w in values.weights.items()}
+    encoded = values.encode(rollouts, estimator.critic_queries(rollouts))
+    estimate = estimator(own, values.values(encoded, 0))
+    advantage, weight = found.row_signals(own, estimate)
+    kept = {}
+    for member in values.members:
+        found.optimizers[member].step = lambda m=member: kept.update({m: values.weights[m].grad.clone()})
+    given = handed_over(found, rollouts)
+    assert np.allclose(given, tree_gradients(game, own, advantage, weight).mean(0), atol=1e-6)
+    share = estimate.target_weight / estimate.target_weight.sum()
+    for member in values.members:
+        by_hand = np.zeros(256)
+        target = values.own(member, estimate.target)
+        for (place,), goal, part in zip(encoded[member], target, share, strict=True):
+            by_hand[place] += 0.6 * part * 2 * (float(before[member][place]) - goal)
+        assert np.abs(by_hand).max() > 0.01
+        assert np.allclose(kept[member].numpy(), by_hand, atol=1e-6)
 
 
 def test_later_passes_correct_by_the_ratio_of_replies_not_of_histories():

@@ -136,7 +136,8 @@ def test_an_adapter_names_the_base_it_belongs_to(run):
 def test_the_critic_is_saved_with_its_head(run):
     _, out, _, _ = run
     head = load_file(checkpoint.pick(out) / "critics" / "critic" / "value_head.safetensors")
-    assert {k: tuple(v.shape) for k, v in head.items()} == {"linear.weight": (1, 32), "linear.bias": (1,)}
+    shapes = {"linear.weight": (1, 32), "linear.bias": (1,), "centre": (), "scale": (), "moments": (3,)}
+    assert {k: tuple(v.shape) for k, v in head.items()} == shapes
     assert head["linear.weight"].abs().sum() > 0
 
 
