@@ -4,7 +4,8 @@
 the same prompts token for token, joint samples and actor steps (checked), one thread on the same processor (on a
 CPU), type and full fine-tuning, one step on what was drawn, temperature 1 without truncation, random rewards.
 Models have random weights and are made here; nothing is fetched. Each run is a process that loads, warms up by an
-update and then measures; the sides alternate. A ratio is the peer's seconds over ours within a pair.
+update and then measures; the sides alternate. A ratio is the peer's seconds over ours within a pair; the
+one by the processes' own CPU time bears other work on the machine better.
 
 Where the sides differ, and have to: the peer's shared critic steps once per agent, ours once per batch, so critic
 steps are told for both; with several turns the peer steps once per turn of a buffer that is as many times longer.
@@ -34,17 +35,17 @@ from benchmarks.throughput.run import PEER_OF, SWEEPS, Bench, SideFailed, compar
 from benchmarks.throughput.shapes import LENGTHS, ROOT, SMOKE, Files, Workload, of_the_paper, on_cpu
 
 HEAD = (
-    "| workload | algorithm | peer | lengths | ours s | peer s | ratio (range) | per word | critic steps | peak MB "
-    "| update of matmul | decode of floor |\n" + "|---" * 12 + "|"
+    "| workload | algorithm | peer | lengths | ours s | peer s | ratio (range) | by CPU time | per word "
+    "| critic steps | peak MB | update of matmul | decode of floor |\n" + "|---" * 13 + "|"
 )
 
 
-def host(device: str) -> dict[str, Any]:
+def host() -> dict[str, Any]:
     """What the figures were made with and on."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
-    found = {
+    return {
         "machine": platform.machine(),
         "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"),
@@ -52,11 +53,6 @@ def host(device: str) -> dict[str, Any]:
         "commit": commit,
         "load": os.getloadavg()[0],
     }
-    if device.startswith("cuda"):
-        import torch
-
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
 
 
 def line(row: dict[str, Any]) -> str:
@@ -77,6 +73,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['ours_s']['median']:.2f}",
         f"{row['peer_s']['median']:.2f}" if peer else "-",
         _range(row["ratio"]) if peer else "-",
+        _range(row["ratio_cpu"]) if peer else "-",
         f"{row['ratio_per_word']['median']:.2f}" if peer else "-",
         " / ".join(str(one["steps"]["critic"]) for one in (ours, peer) if one),
         " / ".join(megabytes),
@@ -142,17 +139,17 @@ def sweeps(bench: Bench, base: Workload, options: argparse.Namespace) -> list[di
     for axis in options.axes:
         values = SWEEPS[axis][:2] if options.smoke else SWEEPS[axis]
         for value in values:
-            for row in sweep(bench, base, axis, [value]):
-                rows.append(row)
-                one, count = row["runs"][-1], row["runs"][-1]["steps"]["critic"]
-                spent = one["phases"]
-                words = spread([run["reply_words"] / run["seconds"] for run in row["runs"]])["median"]
-                parts = [spent["prefill"] + spent["decode"], spent["actor"], spent["critic"]]
-                cells = [axis, str(value), str(row["rows"]), _range(row["update_s"]), f"{words:.0f}"]
-                cells += [f"{part / count:.2f}" for part in parts]
-                cells.append(f"{max(run['memory']['above_start'] for run in row['runs']) / 1e6:.0f}")
-                print("| " + " | ".join(cells) + " |", flush=True)
-                _save(options, bench, "sweep", rows)
+            row = sweep(bench, base, axis, value)
+            rows.append(row)
+            one = row["runs"][-1]
+            spent, count = one["phases"], one["steps"]["critic"]
+            words = spread([run["reply_words"] / run["seconds"] for run in row["runs"]])["median"]
+            parts = [spent["prefill"] + spent["decode"], spent["actor"], spent["critic"]]
+            cells = [axis, str(value), str(row["rows"]), _range(row["update_s"]), f"{words:.0f}"]
+            cells += [f"{part / count:.2f}" for part in parts]
+            cells.append(f"{max(run['memory']['above_start'] for run in row['runs']) / 1e6:.0f}")
+            print("| " + " | ".join(cells) + " |", flush=True)
+            _save(options, bench, "sweep", rows)
     return rows
 
 
@@ -160,7 +157,7 @@ def _save(options: argparse.Namespace, bench: Bench, kind: str, rows: list[dict[
     if options.out:
         found = {
             "kind": kind,
-            "host": host(bench.device),
+            "host": host(),
             "device": bench.device,
             "dtype": bench.dtype,
             "threads": bench.threads,
@@ -212,7 +209,8 @@ def main(words: list[str] | None = None) -> int:
     on_a_cpu = options.device == "cpu"
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [-1]
     threads = options.threads if options.threads is not None else int(on_a_cpu)
-    core = options.core if options.core is not None else (cores[-1] if on_a_cpu and threads == 1 else -1)
+    pinned = on_a_cpu and threads == 1 and not options.smoke
+    core = options.core if options.core is not None else (cores[-1] if pinned else -1)
     dtype = options.dtype or ("float32" if on_a_cpu else "bfloat16")
     if options.smoke:
         workloads, base = SMOKE, SMOKE[0]

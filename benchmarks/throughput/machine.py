@@ -135,11 +135,13 @@ def decode_floor(
         machine: `peaks`.
 
     Returns:
-        `bandwidth`: weights once per step and once for the prompts, and every row's keys and values at every step;
-        `matmul`: 2 * weights per token (the head at reply tokens alone) and 4 * attention per pair.
+        `bandwidth`: weights once for the prompts and once per further token of the longest reply, and every row's
+        keys and values at each; `matmul`: 2 * weights per token fed, the head at each token drawn, 4 * attention
+        per pair while drawing. The first token of a reply comes with the prompt.
     """
-    seen = sum(n * p + n * (n + 1) // 2 for p, n in zip(prompts, replies, strict=True))
-    moved = (max(replies) + 1) * shape.bytes + seen * shape.kv * shape.item
+    seen = sum((n - 1) * p + n * (n - 1) // 2 for p, n in zip(prompts, replies, strict=True))
+    moved = max(replies) * shape.bytes + seen * shape.kv * shape.item
     drawn = sum(replies)
-    work = 2 * shape.linear * (distinct + drawn) + 2 * shape.head * drawn + 4 * shape.attention * seen
+    fed = distinct + drawn - len(replies)
+    work = 2 * shape.linear * fed + 2 * shape.head * drawn + 4 * shape.attention * seen
     return {"bandwidth": moved / machine["bandwidth"], "matmul": work / machine["matmul"]}

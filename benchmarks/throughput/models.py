@@ -87,21 +87,10 @@ def end_probability(longest: int) -> float:
     return p
 
 
-def make_model(
-    name: str, folder: Path, *, end: float, dtype: str = "float32", device: str = "cpu", seed: int = 0
-) -> Path:
-    """Save a random model and its tokenizer.
-
-    Args:
-        name: one of `ARCHITECTURES`.
-        folder: where to.
-        end: probability of the end token; 0 for never.
-        dtype: of the saved weights.
-        device: where the weights are drawn.
-        seed: of the weights.
-    """
+def model_config(name: str) -> Any:
+    """The configuration of one of `ARCHITECTURES`."""
     shape = ARCHITECTURES[name]
-    config = AutoConfig.for_model(
+    return AutoConfig.for_model(
         shape["kind"],
         vocab_size=shape["vocab"],
         hidden_size=shape["width"],
@@ -116,14 +105,29 @@ def make_model(
         bos_token_id=None,
         **({"head_dim": shape["head"]} if shape["kind"] == "qwen3" else {}),
     )
+
+
+def make_model(
+    name: str, folder: Path, *, end: float, dtype: str = "float32", device: str = "cpu", seed: int = 0
+) -> Path:
+    """Save a random model and its tokenizer.
+
+    Args:
+        name: one of `ARCHITECTURES`.
+        folder: where to.
+        end: probability of the end token; 0 for never.
+        dtype: of the saved weights.
+        device: where the weights are drawn.
+        seed: of the weights.
+    """
     torch.manual_seed(seed)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_config(model_config(name), dtype=torch.float32).eval()
     model.to(getattr(torch, dtype))
     _set_ends(model, end)
     model.generation_config.update(eos_token_id=END_ID, pad_token_id=PAD_ID, bos_token_id=None)
     model.save_pretrained(folder)
-    word_tokenizer(shape["vocab"]).save_pretrained(folder)
+    word_tokenizer(model.config.vocab_size).save_pretrained(folder)
     return folder
 
 

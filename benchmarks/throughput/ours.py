@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,6 +55,8 @@ def settings(spec: Spec) -> list[str]:
 
 def measure(spec: Spec) -> dict[str, Any]:
     """Train, and say what it took."""
+    import torch
+
     from benchmarks.throughput.machine import FORMULA, Operations, Shape, peaks
     from collm_agents.collect import Collector
     from collm_agents.experiment import Experiment
@@ -95,16 +96,15 @@ def measure(spec: Spec) -> dict[str, Any]:
         update(number)
     meter.start()
     work.reset()
-    before, begun = built.clock.read(), time.perf_counter()
+    before, begun = built.clock.read(), meter.now()
     for number in range(spec.warm, spec.warm + spec.updates):
         update(number)
-    meter.finish()
-    seconds = time.perf_counter() - begun
+    spent = meter.since(begun)
     phases, memory = built.clock.since(before), meter.memory()
     machine = peaks(spec.device, pick_dtype(spec.dtype, spec.device))
     shapes = {m: Shape(_causal(b, m)) for m, b in agents.items()}
     return {
-        "seconds": seconds,
+        **spent,
         "joint_samples": sum(len(r.nodes) for r in played),
         "steps": meter.steps,
         "reply_words": sum(len(text.split()) for r in played for text in r.rows.text),
@@ -115,6 +115,7 @@ def measure(spec: Spec) -> dict[str, Any]:
         "update": _update_share(work, phases, machine, shapes, played, team) if full else None,
         "decode": _decode_share(phases, machine, shapes, played, team),
         "formula": FORMULA,
+        "gpu": torch.cuda.get_device_name() if meter.cuda else None,
     }
 
 

@@ -113,12 +113,11 @@ def measure(spec: Spec) -> dict[str, Any]:
     counted.update(joint_samples=0, reply_words=0)
     drawing[0] = 0.0
     trainer.train_dataset = Dataset.from_list(rows[split : split + spec.updates * spec.trees])
-    begun = time.perf_counter()
+    begun = meter.now()
     trainer.train()
-    meter.finish()
-    seconds = time.perf_counter() - begun
+    spent = meter.since(begun)
     return {
-        "seconds": seconds,
+        **spent,
         **counted,
         "steps": meter.steps,
         "memory": meter.memory(),

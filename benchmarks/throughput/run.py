@@ -78,7 +78,7 @@ class Bench:
         tasks = self.files.tasks(
             name, count * (warm + spec.updates + 1), len(models), workload.prompt, workload.feedback
         )
-        feedback = json.loads(tasks.open(encoding="utf-8").readline())["feedback"]
+        feedback = json.loads(tasks.read_text(encoding="utf-8").splitlines()[0])["feedback"]
         return dataclasses.replace(spec, trees=count, tasks=str(tasks), feedback=feedback)
 
 
@@ -105,7 +105,7 @@ def compare(bench: Bench, workload: Workload, algorithm: str, lengths: str) -> d
         ours.append(run_side("ours", sys.executable, once))
         if bench.peer is not None:
             peer.append(run_side("peer", bench.peer, once))
-            _check_equal(ours[-1], peer[-1], spec, lengths)
+            check_equal(ours[-1], peer[-1], spec, lengths)
     row: dict[str, Any] = {
         "workload": workload.name,
         "algorithm": algorithm,
@@ -122,6 +122,7 @@ def compare(bench: Bench, workload: Workload, algorithm: str, lengths: str) -> d
     if peer:
         row["peer_s"] = spread([one["seconds"] for one in peer])
         row["ratio"] = spread([b["seconds"] / a["seconds"] for a, b in zip(ours, peer, strict=True)])
+        row["ratio_cpu"] = spread([b["cpu_s"] / a["cpu_s"] for a, b in zip(ours, peer, strict=True)])
         row["ratio_per_word"] = spread([rate(a) / rate(b) for a, b in zip(ours, peer, strict=True)])
     return row
 
@@ -136,7 +137,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def _check_equal(ours: Mapping[str, Any], peer: Mapping[str, Any], spec: Spec, lengths: str) -> None:
+def check_equal(ours: Mapping[str, Any], peer: Mapping[str, Any], spec: Spec, lengths: str) -> None:
+    """Raise unless both sides played as many joint samples and words, and stepped their agents as often."""
     same = ["joint_samples", *(["reply_words"] if lengths == "equal" else [])]
     found = {key: (ours[key], peer[key]) for key in same}
     found["actor steps"] = (ours["steps"]["actor"], peer["steps"]["actor"])
@@ -155,39 +157,32 @@ SWEEPS: dict[str, tuple[int, ...]] = {
 }
 
 
-def sweep(bench: Bench, base: Workload, axis: str, values: Sequence[int]) -> list[dict[str, Any]]:
-    """Our side alone along one axis, CoLLM-CC throughout.
+def sweep_spec(bench: Bench, base: Workload, axis: str, value: int) -> Spec:
+    """Our side's measurement at one place of an axis; see `sweep`."""
+    changed: dict[str, Any] = {"name": f"{base.name}-{axis}-{value}"}
+    if axis == "agents":
+        changed |= {"models": base.models[:1] * value, "settings": ("team.tuning=lora",)}
+    elif axis == "prompt":
+        changed["prompt"] = value
+    else:
+        changed["samples"] = {"collm-cc": value}
+    return bench.spec(dataclasses.replace(base, **changed), "collm-cc", "equal")
+
+
+def sweep(bench: Bench, base: Workload, axis: str, value: int) -> dict[str, Any]:
+    """Our side alone at one place of an axis, CoLLM-CC throughout.
 
     Args:
         bench: how.
         base: what the axis is varied on.
-        axis: `agents` (adapters on one base), `prompt` (tokens) or `samples` (K, the rows of an update kept).
-        values: along it.
+        axis: `agents` (adapters on one base), `prompt` (tokens) or `samples` (K; the rows of an update are kept).
+        value: the place.
     """
-    found = []
-    for value in values:
-        changed: dict[str, Any] = {"name": f"{base.name}-{axis}-{value}"}
-        if axis == "agents":
-            changed |= {"models": base.models[:1] * value, "settings": ("team.tuning=lora",)}
-        elif axis == "prompt":
-            changed["prompt"] = value
-        else:
-            changed["samples"] = {"collm-cc": value}
-        spec = bench.spec(dataclasses.replace(base, **changed), "collm-cc", "equal")
-        runs = [
-            run_side("ours", sys.executable, dataclasses.replace(spec, seed=n)) for n in range(bench.repeats)
-        ]
-        seconds = spread([one["seconds"] / spec.updates for one in runs])
-        found.append(
-            {
-                "axis": axis,
-                "value": value,
-                "rows": spec.trees * spec.tree_size,
-                "update_s": seconds,
-                "runs": runs,
-            }
-        )
-    return found
+    spec = sweep_spec(bench, base, axis, value)
+    runs = [run_side("ours", sys.executable, dataclasses.replace(spec, seed=n)) for n in range(bench.repeats)]
+    seconds = spread([one["seconds"] / spec.updates for one in runs])
+    rows = spec.trees * spec.tree_size
+    return {"axis": axis, "value": value, "rows": rows, "update_s": seconds, "runs": runs}
 
 
 def pairs(workloads: Sequence[Workload], algorithms: Sequence[str], lengths: Sequence[str]) -> Any:

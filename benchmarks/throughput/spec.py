@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import sys
+import time
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,16 @@ class Meter:
     def start(self) -> None:
         """Forget the warm-up."""
         self.steps = dict.fromkeys(self.steps, 0)
+
+    def now(self) -> tuple[float, float]:
+        """Wall seconds and the process's processor seconds, everything asked of an accelerator done."""
         self.finish()
+        return time.perf_counter(), time.process_time()
+
+    def since(self, before: tuple[float, float]) -> dict[str, float]:
+        """Seconds since an earlier `now`."""
+        wall, cpu = self.now()
+        return {"seconds": wall - before[0], "cpu_s": cpu - before[1]}
 
     def finish(self) -> None:
         """Wait for what an accelerator has still to do."""
