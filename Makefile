@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEER := .venv-peer
+PEER_READY := $(PEER)/.ready
 
-.PHONY: help setup demo test check slow drill models clean
+.PHONY: help setup demo test check slow drill models bench-throughput clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 # constraints.txt pins torch, so that no newer release with its CUDA packages is taken by accident. Where your
 # package index serves CUDA builds under that version too, or to get one on a machine with a GPU, name the index:
@@ -46,5 +48,16 @@ drill: $(READY) ## hostile input by the million
 models: $(READY) ## rebuild the built-in model from its seeded script
 	$(BIN)/python -m collm_agents.models.warmstart
 
-clean: ## remove the environment and caches, not the runs
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+# The paper's released library, in an environment of its own: only the comparison of costs runs it.
+$(PEER_READY): constraints.txt
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install --quiet --upgrade pip
+	$(PEER)/bin/python -m pip install --quiet -c constraints.txt $(TORCH)
+	$(PEER)/bin/python -m pip install --quiet -c constraints.txt comlrl==1.4.3 transformers datasets
+	touch $(PEER_READY)
+
+bench-throughput: $(READY) $(PEER_READY) ## our learners beside comlrl's, and beside the machine's peaks; hours on a CPU
+	$(BIN)/python -m benchmarks.throughput $(BENCH)
+
+clean: ## remove the environments and caches, not the runs
+	rm -rf $(VENV) $(PEER) .pytest_cache .mypy_cache .ruff_cache .hypothesis
