@@ -80,7 +80,8 @@ def rows(env: str, compared: Mapping[str, Any], plain: Mapping[str, list[float]]
         found = compared["algorithms"][entry]
         gain, oracle = found["gain"], found["runs"][0]["oracle"]
         low = gain["low"] if gain["low"] is not None else gain["mean"]
-        verdict = "improves" if low > 0 else "no sure improvement"
+        high = gain["high"] if gain["high"] is not None else gain["mean"]
+        verdict = "improves" if low > 0 else "gets worse" if high < 0 else "no sure improvement"
         lines.append(
             f"| {env} | {label} | {found['start']['mean']:.2f} | {found['end']['mean']:.2f} | {oracle:.2f} "
             f"| {spread(gain)} | {found['runs'][0]['joint_samples']} | {found['wall_s']['mean']:.0f} | {verdict} |"
