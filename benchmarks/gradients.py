@@ -129,7 +129,11 @@ def main() -> None:
         ]
         print(f"| {name} | " + " | ".join(cells) + " |")
     if options.out:
-        record = {"command": "python " + " ".join(sys.argv), "games": options.games, "estimators": told}
+        record = {
+            "command": " ".join(["python -m benchmarks.gradients", *sys.argv[1:]]),
+            "games": options.games,
+            "estimators": told,
+        }
         options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
