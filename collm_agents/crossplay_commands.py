@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,17 +36,36 @@ SETTLED_KEYS = (
 
 
 class Progress:
-    """One line on stderr for what is about to be done, where the last line is some seconds old."""
+    """Says on stderr what is being done, where that or what came before it took a while.
 
-    def __init__(self) -> None:
+    Args:
+        quiet_s: least seconds between two lines; a step that is over sooner may be passed over.
+    """
+
+    def __init__(self, quiet_s: float = QUIET_S) -> None:
+        self._quiet_s = quiet_s
         self._start = self._last = time.monotonic()
+        self._later: threading.Timer | None = None
 
     def __call__(self, text: str) -> None:
-        """Say it, or not."""
-        now = time.monotonic()
-        if now - self._last >= QUIET_S:
-            print(f"{now - self._start:.0f} s  {text}", file=sys.stderr, flush=True)
-            self._last = now
+        """Say it now, or as soon as the last line is old enough, if it is then still being done."""
+        self.stop()
+        wait = self._last + self._quiet_s - time.monotonic()
+        if wait <= 0:
+            self._say(text)
+        else:
+            self._later = threading.Timer(wait, self._say, (text,))
+            self._later.daemon = True
+            self._later.start()
+
+    def stop(self) -> None:
+        """What was being done is over."""
+        if self._later is not None:
+            self._later.cancel()
+
+    def _say(self, text: str) -> None:
+        self._last = time.monotonic()
+        print(f"{self._last - self._start:.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 def build_crossplay(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +100,10 @@ def run_crossplay(args: argparse.Namespace) -> int:
 
     from collm_agents.crossplay import crossplay  # imports torch
 
-    found = crossplay(folders, overrides=items, checkpoint_at=args.checkpoint, tell=progress)
+    try:
+        found = crossplay(folders, overrides=items, checkpoint_at=args.checkpoint, tell=progress)
+    finally:
+        progress.stop()
     text = json.dumps(found, indent=1, ensure_ascii=False)
     if out is not None:
         out.write_text(text + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -196,6 +197,27 @@ def test_runs_that_share_weights_and_runs_that_do_not_play_together(trained, tmp
     assert found["teams"][3]["metrics"] == Experiment.evaluate(shared)["metrics"]
 
 
+def test_runs_on_other_bases_play_together(tmp_path):
+    """Adapters of two sizes, another base, and full copies, at one table."""
+    limit = "team.sampling.max_new_tokens=6"
+    words = [
+        (*LORA, f"team.model={folder('wordy-qwen3')}"),
+        (*LORA, f"team.model={folder('wordy-qwen3')}", "team.lora.rank=2"),
+        (*LORA, f"team.model={folder('llama')}", "seed=1"),
+        ("model=builtin", limit),
+    ]
+    places = [run(tmp_path / str(i), *own, "num_turns=2") for i, own in enumerate(words)]
+    found = crossplay(places)
+    for i, place in enumerate(places):
+        own = next(team for team in found["teams"] if team["entry"] == [i, i])
+        assert own["metrics"] == Experiment.evaluate(place)["metrics"]
+    again = crossplay(places[::-1])
+    for team in found["teams"]:
+        entry = [3 - i for i in team["entry"]]
+        twin = next(other for other in again["teams"] if other["entry"] == entry)
+        assert twin["samples"] == team["samples"]
+
+
 def teach(place, replies):
     """Overwrite a run's agents with ones that say one thing each, whatever they are shown."""
     made = Experiment(load_config(None, files=[place / "config.toml"]))
@@ -340,10 +362,15 @@ def test_bad_input_is_one_line_and_exit_code_two(trained, words, message, capsys
     assert message in err
 
 
-def test_progress_is_told_only_of_what_takes_a_while(monkeypatch, capsys):
-    now = [0.0]
-    monkeypatch.setattr("collm_agents.crossplay_commands.time.monotonic", lambda: now[0])
-    progress = Progress()
-    for now[0], text in ((1.0, "one"), (2.5, "two"), (3.0, "three"), (4.5, "four")):
-        progress(text)
-    assert capsys.readouterr().err == "2 s  two\n4 s  four\n"
+def test_progress_is_told_of_what_takes_a_while_and_not_of_what_is_over(capsys):
+    progress = Progress(quiet_s=0.2)
+    progress("short")
+    progress("long")
+    time.sleep(0.4)
+    assert capsys.readouterr().err == "0 s  long\n"
+    progress("next")  # the last line is old enough
+    assert capsys.readouterr().err == "0 s  next\n"
+    progress("over")
+    progress.stop()
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""
