@@ -199,14 +199,14 @@ def test_runs_that_share_weights_and_runs_that_do_not_play_together(trained, tmp
 
 def test_runs_on_other_bases_play_together(tmp_path):
     """Adapters of two sizes, another base, and full copies, at one table."""
-    limit = "team.sampling.max_new_tokens=6"
+    few = ("team.sampling.max_new_tokens=6", "eval.final_tasks=2", "eval.greedy=true")
     words = [
         (*LORA, f"team.model={folder('wordy-qwen3')}"),
         (*LORA, f"team.model={folder('wordy-qwen3')}", "team.lora.rank=2"),
         (*LORA, f"team.model={folder('llama')}", "seed=1"),
-        ("model=builtin", limit),
+        ("model=builtin",),
     ]
-    places = [run(tmp_path / str(i), *own, "num_turns=2") for i, own in enumerate(words)]
+    places = [run(tmp_path / str(i), *own, *few) for i, own in enumerate(words)]
     found = crossplay(places)
     for i, place in enumerate(places):
         own = next(team for team in found["teams"] if team["entry"] == [i, i])
