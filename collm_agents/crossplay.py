@@ -326,8 +326,8 @@ def comparisons(cells: np.ndarray, algorithms: Sequence[str], metric: str = "sco
         metric: what it is; rates have intervals of their own.
 
     Returns:
-        For each group that has a pair: `pairs` (its name), `teams` (ordered pairs of runs), and `self_play`,
-        `cross_play` and `difference` (self-play minus cross-play) as intervals.
+        For each group that has a pair: `pairs` (its name), `entries` (of the matrix: ordered pairs of runs), and
+        `self_play`, `cross_play` and `difference` (self-play minus cross-play) as intervals.
     """
     pairs = list(itertools.permutations(range(len(algorithms)), 2))
     alike = [(i, j) for i, j in pairs if algorithms[i] == algorithms[j]]
@@ -346,7 +346,7 @@ def comparisons(cells: np.ndarray, algorithms: Sequence[str], metric: str = "sco
         found.append(
             {
                 "pairs": name,
-                "teams": len(own),
+                "entries": len(own),
                 "self_play": interval(together, rate=metric in RATES),
                 "cross_play": interval(crossed, rate=metric in RATES),
                 "difference": interval(together - crossed),

@@ -225,11 +225,11 @@ def crossplay(found: Mapping[str, Any]) -> str:
         header = ("run", *(str(i) for i in range(1, count + 1)))
         blocks.append(f"{_label(metric)} with 95 % intervals over tasks; {reading}\n{table(header, rows)}")
     for metric, groups in found["comparisons"].items():
-        header = (f"{_label(metric)}, pairs of runs", "teams", "self-play", "cross-play", "difference")
+        header = (f"{_label(metric)}, pairs of runs", "entries", "self-play", "cross-play", "difference")
         rows = [
             (
                 group["pairs"],
-                str(group["teams"]),
+                str(group["entries"]),
                 *(_with_interval(metric, group[key]) for key in ("self_play", "cross_play", "difference")),
             )
             for group in groups

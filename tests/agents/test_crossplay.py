@@ -88,7 +88,7 @@ def test_comparisons_by_hand():
     cells[0, 0], cells[1, 1], cells[2, 2] = (1.0, 1.0), (0.5, 1.0), (0.0, 0.2)
     cells[0, 1], cells[1, 0], cells[2, 0] = (0.2, 0.4), (0.0, 0.2), (0.1, 0.3)
     found = {group.pop("pairs"): group for group in comparisons(cells, ["mc", "mc", "dc"])}
-    assert {name: group["teams"] for name, group in found.items()} == {
+    assert {name: group["entries"] for name, group in found.items()} == {
         "all": 6,
         "within mc": 2,
         "across algorithms": 4,
@@ -116,7 +116,7 @@ def test_differences_are_taken_task_by_task():
 
 def test_several_algorithms_with_seeds_are_also_told_together():
     found = comparisons(np.zeros((4, 4, 2)), ["mc", "dc", "mc", "dc"], "success")
-    assert [(group["pairs"], group["teams"]) for group in found] == [
+    assert [(group["pairs"], group["entries"]) for group in found] == [
         ("all", 12),
         ("within mc", 2),
         ("within dc", 2),
@@ -148,6 +148,15 @@ def test_the_diagonal_is_what_eval_reports(trained):
     assert [run["algorithm"] for run in found["runs"]] == ["mc", "mc", "collm-dc"]
     assert [run["seed"] for run in found["runs"]] == [0, 1, 0]
     assert {len(team["per_task"]["score"]) for team in found["teams"]} == {len(found["tasks"])} == {6}
+
+
+@pytest.mark.parametrize("greedy", ["true", "false"])
+def test_where_agents_need_not_agree_nothing_is_lost_among_strangers(trained, greedy):
+    found = crossplay(trained, overrides=[f"eval.greedy={greedy}"])  # echo: each agent's share is its own
+    for group in found["comparisons"]["score"]:
+        for key in ("mean", "low", "high"):
+            assert group["difference"][key] == pytest.approx(0.0, abs=1e-12)
+    assert found["eval"]["greedy"] is (greedy == "true")
 
 
 def test_an_agent_says_beside_strangers_what_it_says_at_home(trained):
