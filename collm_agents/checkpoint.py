@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from collm_agents.critic import Critic
 from collm_agents.learner import Learner
+from collm_agents.models.backbone import Backbone
 from collm_agents.team import AgentTeam
 from collm_envs.errors import InputError
 
@@ -103,9 +104,14 @@ def pick(run_dir: Path, joint_samples: int | None = None) -> Path:
 def load_team(folder: Path, team: AgentTeam) -> None:
     """Restore the agents' weights."""
     for member, users in team.users.items():
-        if not (folder / "agents" / member).is_dir():
-            raise InputError(f"{folder}: no weights of {member!r}")
-        team.backbones[users[0]].load(member, folder / "agents" / member)
+        load_member(folder, member, team.backbones[users[0]], member)
+
+
+def load_member(folder: Path, saved: str, backbone: Backbone, member: str) -> None:
+    """Restore the weights that were saved under one name into a backbone's member of any name."""
+    if not (folder / "agents" / saved).is_dir():
+        raise InputError(f"{folder}: no weights of {saved!r}")
+    backbone.load(member, folder / "agents" / saved)
 
 
 def load(folder: Path, team: AgentTeam, critic: Critic | None, learner: Learner) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from collm_agents import env_commands, sandbox_commands, terminal
+from collm_agents import crossplay_commands, env_commands, sandbox_commands, terminal
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
-from collm_agents.overrides import ALIASES, load_config
+from collm_agents.overrides import ALIASES, EVAL_KEYS, eval_item, load_config
 from collm_envs import InputError, SettingError, list_envs
 from collm_envs.errors import suggest
 
@@ -41,9 +41,6 @@ first steps:
 
 `collm VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 bad input.
 """
-# What `eval` takes, and the field of [eval] it sets: an evaluation on its own counts as a last one.
-EVAL_KEYS = {field.name: field.name for field in dataclasses.fields(EvalConfig) if field.name != "every"}
-EVAL_KEYS["tasks"] = "final_tasks"
 PROTOCOL_NAMES = ("parallel", "pipeline", "discussion", "single")
 TRAIN_EXTRAS = ("torch", "transformers", "peft", "safetensors", "jinja2", "rich", "tensorboard", "tomli_w")
 
@@ -264,7 +261,7 @@ def _eval_untrained(args: argparse.Namespace) -> Mapping[str, Any]:
     _refuse(args, ("agents", "episodes", "gif"), "is for scripted agents, not for --protocol")
     _refuse(args, ("checkpoint",), "is for a run, not for an environment")
     protocol = args.protocol or "parallel"
-    items = [_eval_item(word) or word for word in args.words]
+    items = [eval_item(word) or word for word in args.words]
     if args.seed is not None:
         items.append(f"eval.seed={args.seed}")
     if protocol == "single":
@@ -276,13 +273,6 @@ def _eval_untrained(args: argparse.Namespace) -> Mapping[str, Any]:
     from collm_agents.experiment import Experiment  # imports torch
 
     return Experiment(config).evaluate_untrained("parallel" if protocol == "single" else protocol)
-
-
-def _eval_item(word: str) -> str | None:
-    """A word that sets a field of [eval], as an evaluation on its own reads it; None for any other."""
-    key, sign, value = word.partition("=")
-    name = EVAL_KEYS.get(key.removeprefix("eval."))
-    return f"eval.{name}={value}" if sign and name else None
 
 
 def _eval_run(args: argparse.Namespace) -> Mapping[str, Any]:
@@ -297,7 +287,7 @@ def _eval_run(args: argparse.Namespace) -> Mapping[str, Any]:
         )
     items = []
     for word in args.words:
-        item = _eval_item(word)
+        item = eval_item(word)
         if item is None:
             name = word.partition("=")[0].removeprefix("eval.")
             raise SettingError(f"command line: {word!r} sets nothing of [eval]{suggest(name, EVAL_KEYS)}")
@@ -367,6 +357,15 @@ VERBS = {
         ),
         _build_eval,
         _eval,
+    ),
+    "crossplay": Verb(
+        "play teams whose agents come from different runs of one environment",
+        (
+            "crossplay runs/cc-s0 runs/cc-s1 runs/mc-s0",
+            "crossplay runs/cc-s0 runs/cc-s1 tasks=64 greedy=true --out crossplay.json",
+        ),
+        crossplay_commands.build_crossplay,
+        crossplay_commands.run_crossplay,
     ),
     "sandbox": Verb(
         "show what confines untrusted programs on this host, or run some",

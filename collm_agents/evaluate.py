@@ -74,6 +74,25 @@ def evaluate(
     keep: int = 4,
     protocol: str = "parallel",
 ) -> Report:
+    """The report of a team on given tasks; arguments and metrics as in `task_values`."""
+    return summarise(
+        *task_values(
+            env, team, tasks, seed=seed, samples=samples, greedy=greedy, keep=keep, protocol=protocol
+        )
+    )
+
+
+def task_values(
+    env: CollabEnv,
+    team: AgentTeam,
+    tasks: Sequence[Task],
+    *,
+    seed: int,
+    samples: int = 1,
+    greedy: bool = False,
+    keep: int = 4,
+    protocol: str = "parallel",
+) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
     """Play whole episodes on given tasks.
 
     Args:
@@ -87,10 +106,10 @@ def evaluate(
         protocol: how the agents come to a joint reply (`protocols.PROTOCOLS`).
 
     Returns:
-        A report with `score` (last turn), `score_sum`, `return` (sum of rewards), `success`, `turns`,
-        `parts/<component>`, `measured/<quantity>`, `reply_tokens`, `truncated_replies`, `truncated_episodes`,
-        `clipped_prompts`, and with another protocol than `parallel` `drafted_tokens` (per joint reply, of what
-        was drawn and not played).
+        One value per task by metric, and the conversations. The metrics are `score` (last turn), `score_sum`,
+        `return` (sum of rewards), `success`, `turns`, `parts/<component>`, `measured/<quantity>`, `reply_tokens`,
+        `truncated_replies`, `truncated_episodes`, `clipped_prompts`, and with another protocol than `parallel`
+        `drafted_tokens` (per joint reply, of what was drawn and not played).
     """
     branching = (1 if greedy else samples,) + (1,) * (env.num_turns - 1)
     collector = Collector(VecEnv(env), team, branching, seed, greedy=greedy, protocol=protocol)
@@ -108,7 +127,7 @@ def evaluate(
             per_task.setdefault(name, []).extend(values)
         leaves = rollouts.leaves[: max(0, keep - len(conversations))]
         conversations += [conversation(rollouts, int(leaf)) for leaf in leaves]
-    return summarise(per_task, conversations)
+    return per_task, conversations
 
 
 def episode_metrics(rollouts: Rollouts) -> dict[str, list[float]]:

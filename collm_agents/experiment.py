@@ -168,12 +168,12 @@ class Experiment:
             protocol: how the agents come to a joint reply.
             stored: all weights will come from a checkpoint, so those to begin with are not read.
         """
-        return self._team(self._backbones(self.agent_base()), protocol=protocol, stored=stored)
+        return self._team(self.backbones(self.agent_base()), protocol=protocol, stored=stored)
 
-    def _backbones(
+    def backbones(
         self, wanted: Mapping[str, tuple[str, str]], referenced: Sequence[str] = ()
     ) -> dict[str, Backbone]:
-        """Load models, and choose torch's threads for them."""
+        """Load models by member, as in `build_backbones`, and choose torch's threads for them."""
         backbones = build_backbones(
             wanted, self.config.team, self.device, self.config.run.seed, referenced=referenced
         )
@@ -214,7 +214,7 @@ class Experiment:
         if clash:
             raise SettingError(f"the agent name {clash.pop()!r} is taken by a critic; rename the role")
         trained = list(agents) if self.config.team.shared else self.learners
-        backbones = self._backbones({**agents, **critics}, trained if self.config.learner.kl_coef else [])
+        backbones = self.backbones({**agents, **critics}, trained if self.config.learner.kl_coef else [])
         team, critic = self._team(backbones, stored=stored), None
         if self.algorithm.view is not None and self.algorithm.owners is not None:
             critic = Critic(

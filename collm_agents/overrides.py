@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import collm_envs
-from collm_agents.config import DEFAULT_ALGORITHM, Config
+from collm_agents.config import DEFAULT_ALGORITHM, Config, EvalConfig
 from collm_agents.explain import OPEN_SECTIONS, explain
 from collm_agents.layers import find_preset, read_layers
 from collm_agents.sections import check_limits, check_type
@@ -44,6 +44,9 @@ ALIASES: dict[str, str] = {
     "joint_mode": "rollout.joint_mode",
     "update_epochs": "learner.update_epochs",
 }
+# What an evaluation on its own takes, and the field of [eval] it sets: it counts as a run's last one.
+EVAL_KEYS = {field.name: field.name for field in dataclasses.fields(EvalConfig) if field.name != "every"}
+EVAL_KEYS["tasks"] = "final_tasks"
 _SIMPLE_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
 
 
@@ -74,6 +77,13 @@ class _Given:
 
 
 Tree = dict[str, Any]  # nested tables whose leaves are `_Given`
+
+
+def eval_item(word: str) -> str | None:
+    """A word that sets a field of [eval], as an evaluation on its own reads it; None for any other."""
+    key, sign, value = word.partition("=")
+    name = EVAL_KEYS.get(key.removeprefix("eval."))
+    return f"eval.{name}={value}" if sign and name else None
 
 
 # -- loading ----------------------------------------------------------------------------------------------

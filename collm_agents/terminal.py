@@ -196,6 +196,52 @@ def summary(result: Mapping[str, Any], run_dir: str, curve: str | None) -> str:
     return "\n\n".join(blocks)
 
 
+def crossplay(found: Mapping[str, Any]) -> str:
+    """Teams of different runs: who they are, a matrix for score and success, self-play beside cross-play.
+
+    Args:
+        found: what `crossplay.crossplay` returns.
+    """
+    roles, count = found["roles"], len(found["runs"])
+    if len(roles) == 2:
+        reading = f"{roles[0]} is of the row's run, {roles[1]} of the column's"
+    else:
+        reading = "one agent is of the row's run, the others of the column's; mean over which one it is"
+    drawn = "greedy" if found["eval"]["greedy"] else f"{found['eval']['samples']} drawn per task"
+    blocks = [
+        f"{found['env']}, {len(found['tasks'])} tasks, episodes: {drawn}; the score is {found['high']:.3f} at most",
+        table(
+            ("run", "algorithm", "seed", "joint samples"),
+            (
+                (f"{i}  {run['name']}", run["algorithm"], str(run["seed"]), str(run["joint_samples"]))
+                for i, run in enumerate(found["runs"], 1)
+            ),
+        ),
+    ]
+    for metric, matrix in found["matrix"].items():
+        rows = [
+            (str(i), *(_with_interval(metric, stats) for stats in row)) for i, row in enumerate(matrix, 1)
+        ]
+        header = ("run", *(str(i) for i in range(1, count + 1)))
+        blocks.append(f"{_label(metric)} with 95 % intervals over tasks; {reading}\n{table(header, rows)}")
+    for metric, groups in found["comparisons"].items():
+        header = (f"{_label(metric)}, pairs of runs", "entries", "self-play", "cross-play", "difference")
+        rows = [
+            (
+                group["pairs"],
+                str(group["entries"]),
+                *(_with_interval(metric, group[key]) for key in ("self_play", "cross_play", "difference")),
+            )
+            for group in groups
+        ]
+        blocks.append(table(header, rows))
+    return "\n\n".join(blocks)
+
+
+def _with_interval(name: str, stats: Mapping[str, Any]) -> str:
+    return f"{_number(name, stats['mean'])} {_interval(name, stats)}".rstrip()
+
+
 def _label(name: str) -> str:
     return f"  {name.removeprefix('parts/')}" if name.startswith("parts/") else name.replace("_", " ")
 
