@@ -118,7 +118,7 @@ def _legend(figure: Any, names: Sequence[str], look: Mapping[str, int], more: Se
         handles + list(more),
         labels + [" " + str(line.get_label()) for line in more],
         loc="outside lower center",
-        ncols=min(4, max(1, len(labels) + len(more))),
+        ncols=min(5, max(1, len(labels) + len(more))),
         fontsize=8,
     )
 

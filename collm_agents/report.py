@@ -91,13 +91,12 @@ def _notes(numbers: Numbers) -> list[str]:
 
 
 def _told(results: Results) -> str:
-    names = [len({getattr(run, kind) for run in results.records}) for kind in ("algorithm", "environment")]
-    places = len({run.place[:2] for run in results.records})
-    seeds = len({run.seed for run in results.records})
-    return (
-        f"{len(results.records)} runs, of which {len(results.failed)} failed: {names[0]} algorithms, "
-        f"{names[1]} environments, {places} tasks in them, {seeds} seeds."
-    )
+    def count(*kinds: str) -> str:
+        n = len({tuple(getattr(run, kind) for kind in kinds) for run in results.records})
+        return f"{n} {kinds[-1]}{'s' if n > 1 else ''}"
+
+    runs = f"{len(results.records)} runs, of which {len(results.failed)} failed"
+    return f"{runs}: {count('algorithm')}, {count('environment')}, {count('environment', 'task')}, {count('seed')}."
 
 
 def about_rows(results: Results) -> list[tuple[str, str]]:

@@ -30,13 +30,14 @@
     return node;
   }
 
-  function number(value, digits = 3, whole = true) {
+  const minus = (text) => text.replace("-", "−");
+  const decimals = (size) => (size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 ? 2 : size >= 0.01 ? 3 : 4);
+
+  function number(value) {
     if (value === null || value === undefined) return "–";
     const size = Math.abs(value);
-    if (size >= 1e15 || (size > 0 && size < 1e-4)) return value.toExponential(digits - 1);
-    if (size >= 1000 || (whole && Number.isInteger(value))) return String(Math.round(value)).replace("-", "−");
-    const before = size >= 1 ? Math.floor(Math.log10(size)) + 1 : 1;
-    return value.toFixed(Math.max(0, Math.min(6, digits - before + (size > 0 && size < 0.01 ? 1 : 0)))).replace("-", "−");
+    if (size >= 1e15 || (size > 0 && size < 1e-4)) return minus(value.toExponential(2));
+    return minus(Number.isInteger(value) ? String(value) : value.toFixed(decimals(size) + 1));
   }
 
   function short(value) {
@@ -48,8 +49,13 @@
   }
 
   const has = (triple) => triple && triple[0] !== null;
-  const fixed = (value) => number(value, 3, false);
-  const told = (triple) => (!has(triple) ? "–" : fixed(triple[0]) + (triple[1] === null ? "" : ` [${fixed(triple[1])}, ${fixed(triple[2])}]`));
+  function told(triple) {
+    if (!has(triple)) return "–";
+    const places = decimals(Math.max(...triple.map(Math.abs))); // of null, 0
+    const text = (value) => minus((Math.abs(value) < 0.5 * 10 ** -places ? 0 : value).toFixed(places));
+    return text(triple[0]) + (triple[1] === null ? "" : ` [${text(triple[1])}, ${text(triple[2])}]`);
+  }
+
   const cut = (text, room) => ([...text].length <= room ? text : [...text].slice(0, Math.max(1, room - 1)).join("") + "…");
   const nameOf = (a) => data.algorithms[a];
   const colour = (a) => "c" + (a % 8);
@@ -179,7 +185,7 @@
     const [v0, v1] = spec.range || span([spec.base, ...known.flatMap((r) => r.value), ...rules.map((r) => r.y)], 0.03);
     const X = (v) => 8 + ((v - v0) / (v1 - v0)) * (width - 16);
     const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": spec.label });
-    for (const t of ticks(v0, v1, Math.floor(width / 70))) {
+    for (const t of ticks(v0, v1, Math.floor(width / 60))) {
       svg.append(shape("path", { d: `M${X(t)} ${top}V${height - bottom}`, class: "rule" }));
       const end = X(t) < 16 ? "start" : X(t) > width - 16 ? "end" : "middle";
       svg.append(shape("text", { x: end === "start" ? 2 : end === "end" ? width - 2 : X(t), y: height - 8, "text-anchor": end, class: "soft" }, short(t)));
@@ -209,7 +215,7 @@
     for (const row of rows) {
       body.append(make("tr", {}, ...row.map((cell, j) => {
         const attributes = j === 0 ? { scope: "row", class: isText(j) ? "text" : "number" } : { class: isText(j) ? "text" : "number" };
-        return make(j === 0 ? "th" : "td", attributes, typeof cell === "number" || cell === null || cell === undefined ? number(cell, 4) : cell);
+        return make(j === 0 ? "th" : "td", attributes, typeof cell === "number" || cell === null || cell === undefined ? number(cell) : cell);
       })));
     }
     const whole = make("table", {}, make("caption", {}, title), make("thead", {}, head), body);
@@ -453,12 +459,11 @@
     at("algorithms").append(make("label", { class: "tick" }, box, swatch, name));
   });
   draw();
-  let width = innerWidth, waiting = 0;
-  addEventListener("resize", () => {
-    if (innerWidth === width) return;
-    width = innerWidth;
-    clearTimeout(waiting);
-    waiting = setTimeout(() => redraws.forEach((again) => again()), 120);
-  });
+  let width = at("figures").clientWidth;
+  new ResizeObserver(() => {
+    if (at("figures").clientWidth === width) return;
+    width = at("figures").clientWidth;
+    for (const again of redraws) again();
+  }).observe(at("figures"));
   document.documentElement.dataset.drawnMs = String(Math.round(performance.now()));
 })();
