@@ -22,6 +22,7 @@ from collm_agents.resampling import (
     Floats,
     Interval,
     Scores,
+    improvement,
     no_interval,
     resampled,
     runs_of,
@@ -109,8 +110,9 @@ def confidence(
         InputError: on scores that are none, an unknown statistic or method.
     """
     require_choice("statistic", statistic, list(STATISTICS), "stats.confidence")
-    found = resampled(strata(scores), STATISTICS[statistic], method, level, seed, draws)
-    return with_coverage(found, statistic, method, len(strata(scores)))
+    tasks = strata(scores)
+    found = resampled(tasks, STATISTICS[statistic], method, level, seed, draws)
+    return with_coverage(found, statistic, method, len(tasks))
 
 
 def difference(
@@ -179,17 +181,7 @@ def probability_of_improvement(
         InputError: on scores that are none, or other tasks.
     """
     first, second = _both(a, b)
-    tasks = len(first)
-
-    def wins(groups: list[Floats]) -> tuple[Floats, list[Floats]]:
-        pairs = [
-            (np.sign(x[..., :, None] - y[..., None, :]) + 1) / 2
-            for x, y in zip(groups[:tasks], groups[tasks:], strict=True)
-        ]
-        parts = [p.mean(axis=-1) / tasks for p in pairs] + [p.mean(axis=-2) / tasks for p in pairs]
-        return sum((p.mean(axis=(-2, -1)) / tasks for p in pairs), np.zeros(())), parts
-
-    found = resampled(first + second, wins, method, level, seed, draws)
+    found = resampled(first + second, improvement, method, level, seed, draws)
     side = round(found.estimate, 12)
     if found.n > 1 and side in (0, 1):
         disjoint = sum(min(len(x), len(y)) for x, y in zip(first, second, strict=True))
