@@ -81,7 +81,8 @@ class Scope:
         runs: algorithm -> number of runs on them.
         ranks: algorithm -> mean rank; empty where the algorithms share no place.
         ranked: number of places that the ranks are over.
-        better: pairs of algorithms -> probability of improvement of the first over the second.
+        better: pairs of algorithms -> probability of improvement of the first over the second; in the report's
+            metric only.
         thresholds: of the profiles, [G].
         profiles: algorithm -> share of runs above each threshold.
         draws: fewest resamples that an interval here is made of.
@@ -277,12 +278,14 @@ def _scopes(
             if chosen:
                 if chosen not in known:  # that of everything comes first
                     most = DRAWS if metric == metrics[0] and not known else SIDE_DRAWS
-                    known[chosen] = _scope(chosen, values, most)
+                    known[chosen] = _scope(chosen, values, most, pairs=metric == metrics[0])
                 found[environment, task, metric] = known[chosen]
     return found
 
 
-def _scope(places: tuple[Place, ...], values: Mapping[tuple[Place, str], Floats], most: int) -> Scope:
+def _scope(
+    places: tuple[Place, ...], values: Mapping[tuple[Place, str], Floats], most: int, *, pairs: bool
+) -> Scope:
     algorithms = sorted({name for place, name in values if place in places})
     scores = {a: [values[p, a] for p in places if (p, a) in values] for a in algorithms}
     draws = {a: _draws(sum(map(len, v)), most) for a, v in scores.items()}
@@ -291,10 +294,10 @@ def _scope(places: tuple[Place, ...], values: Mapping[tuple[Place, str], Floats]
     ranked = [p for p in places if all((p, a) in values for a in algorithms)]
     rank_draws = _draws(len(algorithms) ** 2 * max(1, len(ranked)), most)
     better = {}
-    for a, b in itertools.combinations(algorithms, 2):
+    for a, b in itertools.combinations(algorithms, 2) if pairs else ():
         shared = [(values[p, a], values[p, b]) for p in places if (p, a) in values and (p, b) in values]
         if shared:
-            draws[f"{a}, {b}"] = count = _draws(sum(len(x) * len(y) for x, y in shared), most)
+            draws[f"{a}, {b}"] = count = _draws(sum(len(x) + len(y) for x, y in shared), most)
             one, other = [x for x, _ in shared], [y for _, y in shared]
             better[a, b] = stats.probability_of_improvement(one, other, draws=count)
     return Scope(

@@ -388,7 +388,8 @@
     const way = `Normalised ${state.metric}: the novice is 0, the oracle 1, in each environment and task.`;
     if (scope) {
       parts.push(section("Over all tasks shown", way + (scope.told ? " " + scope.told : ""), aggregates(scope)));
-      parts.push(section("Side by side", "", grid([profile(scope), better(scope), ranks(scope)])));
+      const pairs = state.metric === data.metric ? "" : `Pairs are compared in ${data.metric} only.`;
+      parts.push(section("Side by side", pairs, grid([profile(scope), ...(scope.better.length ? [better(scope)] : []), ...(scope.rows.some((r) => r.rank) ? [ranks(scope)] : [])])));
     } else if (places.length) {
       parts.push(section("Over all tasks shown", `${state.metric} is not normalised here: that takes a novice and an oracle that differ, and at least one run that came to its end.`));
     }
