@@ -128,6 +128,8 @@ def difference(
 ) -> Interval:
     """The aggregate of `a` minus that of `b` over the same tasks, with an interval by the rules of `confidence`.
 
+    Its `coverage` is that of one aggregate: differences of two like algorithms were never measured below it.
+
     Args:
         a: scores of one algorithm.
         b: scores of the other, the tasks in the same order.

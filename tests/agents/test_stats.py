@@ -165,13 +165,14 @@ def test_the_studentised_interval_is_that_of_its_slow_twin():
     assert found[:3] == pytest.approx((value, value - error * high, value - error * low))
 
 
+@pytest.mark.parametrize("count", [4, 5])
 @pytest.mark.parametrize("statistic", list(stats.STATISTICS))
-def test_standard_errors_are_those_of_repeated_experiments(statistic):
+def test_standard_errors_are_those_of_repeated_experiments(statistic, count):
     rule = stats.STATISTICS[statistic]
     rng = np.random.default_rng(0)
     centre = np.array([0.2, 0.5, 0.6, 0.75, 0.95])
     size = [40, 30, 50, 40, 35]
-    tasks = [rng.normal(m, 0.1, (3000, n)) for m, n in zip(centre, size, strict=True)]
+    tasks = [rng.normal(m, 0.1, (3000, n)) for m, n in zip(centre, size, strict=True)][:count]
     value, parts = rule(tasks)
     assert np.median(resampling._error(parts)) == pytest.approx(value.std(), rel=0.06)
 
@@ -181,9 +182,18 @@ def test_the_method_follows_the_runs():
     assert (few.method, few.n, many.method, many.n) == ("studentised", 19, "widened", 20)
     ragged = stats.confidence([runs(1, 40), runs(2, 6)])
     assert (ragged.method, ragged.n) == ("studentised", 6)
-    three = stats.confidence(runs(1, 3))  # one resample in nine repeats a single run
-    assert three.method == "widened"
-    assert "too little spread" in three.note
+
+
+def test_where_resamples_lack_spread_the_widened_interval_stands_in():
+    for seed in range(8):
+        three = stats.confidence(runs(seed, 3), "mean")  # one resample in nine repeats a single run
+        assert three.method == "widened"
+        assert "too little spread" in three.note
+    halves = np.concatenate([runs(1, 6, 0.2, 0.02), runs(2, 6, 0.8, 0.02)])  # its middle is often of one half
+    found = stats.confidence(halves, "iqm", method="studentised")
+    assert found.method == "widened"
+    assert found.high - found.low < 1
+    assert found[1:3] == stats.confidence(halves, "iqm", method="widened")[1:3]
 
 
 def test_a_single_run_has_no_interval():
@@ -301,7 +311,8 @@ def test_the_order_of_runs_changes_nothing():
         assert stats.difference(a, b, statistic, paired=True) == same
     assert stats.difference(a, b, paired=True) != stats.difference(mixed, b, paired=True)
     assert stats.probability_of_improvement(a, b) == stats.probability_of_improvement(mixed, b)
-    assert stats.ranks({"a": a, "b": b}) == stats.ranks({"b": b, "a": mixed})
+    one = stats.ranks({"a": a, "b": b, "c": a[::-1]}, draws=101)
+    assert one == stats.ranks({"c": mixed[::-1], "b": b, "a": mixed}, draws=101)
     for one, other in zip(
         stats.performance_profile(a, [0.4, 0.5]), stats.performance_profile(mixed, [0.4, 0.5]), strict=True
     ):
@@ -355,6 +366,15 @@ def test_probability_of_improvement_of_shifted_normals():
     assert found.high - found.low == pytest.approx(2 * 1.96 / math.sqrt(6 * 300 * 2), rel=0.2)
     back = stats.probability_of_improvement(runs(2, (300, 2), 0.5), runs(1, (300, 2), 0.6))
     assert back.estimate == pytest.approx(1 - found.estimate)
+
+
+def test_probabilities_stay_probabilities():
+    a, b = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([0.55, 0.4, 0.3, 0.2, 0.1])
+    found = stats.probability_of_improvement(a, b, method="widened")
+    assert (found.estimate, found.high) == (0.96, 1.0)
+    assert found.low < 0.96
+    found = stats.probability_of_improvement(b, a, method="widened")
+    assert (found.estimate, found.low) == (pytest.approx(0.04), 0.0)
 
 
 def test_winning_every_pair_leaves_a_bound():
@@ -416,6 +436,8 @@ def test_intervals_of_ranks():
     assert found["weak"][:3] == (3, 3, 3)
     assert 1 <= found["strong"].low < found["strong"].estimate <= found["strong"].high <= 2
     assert sum(x.estimate for x in found.values()) == pytest.approx(6)
+    # Of two runs the best resample has the mean 1, and √2 times as far from ½ it would be beyond the rival.
+    assert stats.ranks({"a": np.array([0.0, 1.0]), "b": np.full(2, 1.1)})["a"][:3] == (2, 1, 2)
 
 
 # Curves
