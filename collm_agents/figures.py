@@ -19,7 +19,7 @@ from collm_agents import stats
 from collm_agents.report_numbers import AGGREGATES, Group, Numbers, Place, Scope, level_of
 
 # Told apart by readers with any colour vision on white; the page's light colours.
-COLOURS = ("#0072b2", "#c84e00", "#00805e", "#a8517f", "#9a6700", "#30363d", "#008394", "#6f42c1")
+COLOURS = ("#0072b2", "#bd4a00", "#00805e", "#a8517f", "#9a6700", "#30363d", "#007a8a", "#6f42c1")
 DASHES = ("-", (0, (6, 2)), (0, (2, 2)), "-.")
 MARKERS = ("o", "s", "^", "D", "v")
 MAX_ENVIRONMENTS = 12  # with figures of their own; the page has all

@@ -5,6 +5,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from benchmark_runs import HOSTILE, made_results, made_run
 
 from collm_agents import stats
 from collm_agents.cli import main
+from collm_agents.figures import COLOURS
 from collm_agents.records import Point, Record, Results, write_results
 from collm_agents.report import about_rows, escaped, write_report
 from collm_agents.report_numbers import ALL, compute, points_of, way
@@ -37,11 +39,15 @@ HAND = Results(
         by_hand("a", 1, (1.0, 2.5, 2.5), final=3.0),
         by_hand("b", 0, (1.0, 1.0, 1.0)),
         by_hand("b", 1, (1.0, 1.0, 2.0)),
-        by_hand("b", 2, (1.0,), samples=(0,), final=None, error="OSError: no | space"),
+        Record("debug/echo-v0", "dense-h2", "b", 2, error="OSError: no | space"),
     ),
     {"suite": "hand"},
 )
-HAND = Results((*HAND.records[:4], replace(HAND.records[4], final=None)), HAND.about)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
 def group(numbers, algorithm):
@@ -123,6 +129,7 @@ def test_every_filter_has_its_scope():
             assert len(scope.places) == (2 if environment is ALL else 1) * (2 if task is ALL else 1)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_an_algorithm_without_runs_on_a_task_is_compared_on_what_it_has(tmp_path):
     results = made_results(failed=0)
     kept = [r for r in results.records if (r.algorithm, r.task) != ("mc", "dense-h1")]
@@ -135,6 +142,7 @@ def test_an_algorithm_without_runs_on_a_task_is_compared_on_what_it_has(tmp_path
     assert "| mc | 2 of 4 | 10 |" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_no_novice_or_one_that_is_the_oracle_is_not_normalised(tmp_path):
     flat = {"novice": {"score": 2.0}, "oracle": {"score": 2.0}}
     for references in ({}, flat, {"novice": {"score": float("nan")}, "oracle": {"score": 1.0}}):
@@ -198,8 +206,8 @@ def test_how_an_interval_came_about(interval, told):
 
 
 def test_tables_say_what_was_run_and_what_failed(tmp_path):
-    files = write_report(HAND, tmp_path / "deep" / "out")
-    assert all(file.is_file() for file in files)
+    written = write_report(HAND, tmp_path / "deep" / "out")
+    assert all(file.is_file() for file in written)
     text = (tmp_path / "deep" / "out" / "report.md").read_text("utf-8")
     assert text.startswith("# Benchmark hand\n\n5 runs, of which 1 failed: 2 algorithms, 1 environment, ")
     assert r"| debug/echo-v0 | dense-h2 | b | 2 | OSError: no \| space |" in text
@@ -225,6 +233,7 @@ def test_budget_commit_machine_and_versions_are_told():
     assert rows["seeds"] == "0, 1, 2, 3, 4"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_one_seed_gets_a_note_and_no_interval(tmp_path):
     write_report(made_results(seeds=1, failed=0), tmp_path)
     text = (tmp_path / "report.md").read_text("utf-8")
@@ -239,6 +248,7 @@ def test_one_seed_gets_a_note_and_no_interval(tmp_path):
     assert data["groups"][0]["stats"]["score"]["final"][1:] == [None, None]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_only_failed_runs_still_make_a_report(tmp_path):
     failed = Results(tuple(replace(made_run("e", "t", "a", s), final=None, error="boom") for s in range(2)))
     write_report(failed, tmp_path)
@@ -268,17 +278,17 @@ def test_figures_are_pictures_that_repeat(tmp_path):
             assert ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_without_matplotlib_the_rest_is_written(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    files = write_report(made_results(seeds=2), tmp_path)
-    assert sorted(file.name for file in files) == ["report.html", "report.md"]
+@pytest.mark.usefixtures("no_figures")
+def test_without_matplotlib_the_rest_is_written(tmp_path):
+    written = write_report(made_results(seeds=2), tmp_path)
+    assert sorted(file.name for file in written) == ["report.html", "report.md"]
     assert "matplotlib is missing" in (tmp_path / "report.md").read_text("utf-8")
 
 
 def test_hostile_names_stay_text(tmp_path):
     results = made_results(algorithms=HOSTILE, environments=("<b>e</b>/../x\n# y", "\ud800"), seeds=2)
-    files = write_report(results, tmp_path)
-    assert all(file.parent == tmp_path for file in files)
+    written = write_report(results, tmp_path)
+    assert all(file.parent == tmp_path for file in written)
     text = (tmp_path / "report.md").read_text("utf-8")
     assert not re.search(r"<(?!/?a\b)", text)
     assert "\n# y" not in text
@@ -312,6 +322,7 @@ def test_script_data_cannot_leave_its_element():
         as_script_data({"x": float("nan")})
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_page_allows_only_what_it_carries(tmp_path):
     write_report(made_results(seeds=2), tmp_path)
     html = (tmp_path / "report.html").read_text("utf-8")
@@ -333,6 +344,7 @@ def test_the_page_allows_only_what_it_carries(tmp_path):
         assert word not in script
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_page_and_tables_hold_the_same_numbers(tmp_path):
     write_report(HAND, tmp_path)
     data = data_of((tmp_path / "report.html").read_text("utf-8"))
@@ -344,6 +356,7 @@ def test_page_and_tables_hold_the_same_numbers(tmp_path):
     assert data["groups"][0]["curves"]["score"]["wall_s"]["y"] == [1, 2, 2.5]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_many_metrics_are_cut_with_a_note(tmp_path):
     write_report(made_results(seeds=2, more=[f"parts/p{i}" for i in range(9)]), tmp_path)
     text = (tmp_path / "report.md").read_text("utf-8")
@@ -411,3 +424,27 @@ def test_a_thousand_runs_take_less_than_half_a_minute(tmp_path):
     start = time.process_time()  # what it takes, whatever else runs here
     write_report(results, tmp_path)
     assert time.process_time() - start < 30
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_colours_can_be_seen_on_their_paper(theme):
+    style = (files("collm_agents") / "report_page.css").read_text("utf-8")
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[theme]))
+    for paper in ("paper", "card"):
+        for text in ("ink", "soft", "link"):
+            assert contrast(colours[text], colours[paper]) >= 4.5, (text, paper)
+        for n in range(8):
+            assert contrast(colours[f"c{n}"], colours[paper]) >= 4.5, (n, paper)
+    if not theme:
+        assert list(COLOURS) == [colours[f"c{n}"] for n in range(8)]
