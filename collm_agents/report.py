@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ def _notes(numbers: Numbers) -> list[str]:
             f"{single} of {len(numbers.groups)} combinations of environment, task and algorithm have a single "
             "finished run: their spread over seeds is unknown, and they get no interval."
         )
+    without = [
+        run for run in numbers.results.done if run.final and not _has(run.final.metrics, numbers.metric)
+    ]
+    if without:
+        named = ", ".join(" ".join(map(str, run.place)) for run in without)
+        found.append(f"Finished without a finite {numbers.metric}, and in no mean of it: {named}.")
     if numbers.not_normalised:
         lacking = ", ".join(" ".join(place) for place in numbers.not_normalised)
         found.append(
@@ -88,6 +94,10 @@ def _notes(numbers: Numbers) -> list[str]:
             "has all."
         )
     return found
+
+
+def _has(metrics: Mapping[str, float], name: str) -> bool:
+    return name in metrics and math.isfinite(metrics[name])
 
 
 def _told(results: Results) -> str:

@@ -340,6 +340,6 @@ def way(interval: stats.Interval) -> str:
         return interval.note or "no interval"
     told = "coverage not measured"
     if interval.coverage is not None:
-        told = f"measured coverage at least {100 * interval.coverage:.1f} %"
+        told = f"measured coverage at least {100 * interval.coverage:.3g} %"
     note = f" ({interval.note})" if interval.note else ""
     return f"{interval.method}, n = {interval.n}, {told}{note}"

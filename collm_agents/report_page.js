@@ -259,8 +259,9 @@
     return fold;
   }
 
-  function figure(title, note, draw, columns, rows) {
+  function figure(title, note, draw, columns, rows, tall = false) {
     const box = make("div", { class: "chart" });
+    if (tall) for (const [key, value] of [["class", "chart scroll"], ["tabindex", "0"], ["role", "region"], ["aria-label", "Chart: " + title]]) box.setAttribute(key, value);
     const whole = make("figure", {}, make("figcaption", {}, make("h3", {}, title), ...(note ? [make("p", {}, note)] : [])), box);
     if (draw) redraws.push(() => draw(box, whole));
     whole.append(numbers(title, columns, rows));
@@ -309,7 +310,7 @@
     return figure("Probability of improvement", "Chance that a run of the first is above a run of the second on the same task; 0.5 is even.", (box) => rowChart(box, {
       rows: pairs.map((b) => ({ name: `${nameOf(b.a)} > ${nameOf(b.b)}`, a: b.a, value: b.p })), base: 0.5, dots: true, range: [0, 1], rules: [{ y: 0.5 }],
       label: `Probability of improvement for ${pairs.length} pairs; the numbers are in the table below`,
-    }), [["first", "text"], ["second", "text"], ["probability"], ["low"], ["high"]], rows);
+    }), [["first", "text"], ["second", "text"], ["probability"], ["low"], ["high"]], rows, pairs.length > 10);
   }
 
   function ranks(scope) {

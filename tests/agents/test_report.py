@@ -194,7 +194,7 @@ def test_bad_input_is_named():
     ("interval", "told"),
     [
         (stats.confidence([[1.0]], "mean"), "single run, no interval"),
-        (stats.Interval(1, 0, 2, "widened", 5, 0.93), "widened, n = 5, measured coverage at least 93.0 %"),
+        (stats.Interval(1, 0, 2, "widened", 5, 0.93), "widened, n = 5, measured coverage at least 93 %"),
         (stats.Interval(1, 0, 2, "exact", 5, None, "why"), "exact, n = 5, coverage not measured (why)"),
     ],
 )
@@ -361,6 +361,15 @@ def test_many_metrics_are_cut_with_a_note(tmp_path):
     write_report(made_results(seeds=2, more=[f"parts/p{i}" for i in range(9)]), tmp_path)
     text = (tmp_path / "report.md").read_text("utf-8")
     assert "the page leaves out: parts/p5, parts/p6, parts/p7, parts/p8" in text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_finished_run_without_the_metric_is_told(tmp_path):
+    runs = [by_hand("a", s, (1.0, 2.0, 2.0)) for s in range(3)]
+    lost = replace(runs[2], final=replace(runs[2].final, metrics={"score": float("nan"), "success": 1.0}))
+    write_report(Results((*runs[:2], lost)), tmp_path)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert "> Finished without a finite score, and in no mean of it: debug/echo-v0 dense-h2 a 2." in text
 
 
 # -- the verb --------------------------------------------------------------------------------------------------
