@@ -154,6 +154,7 @@ SWEEPS: dict[str, tuple[int, ...]] = {
     "agents": (1, 2, 4, 8),
     "prompt": (128, 256, 512, 1024, 2048, 4096),
     "samples": (1, 2, 4, 8, 16),
+    "rows": (8, 16, 32, 64, 128),
 }
 
 
@@ -161,7 +162,14 @@ def sweep_spec(bench: Bench, base: Workload, axis: str, value: int) -> Spec:
     """Our side's measurement at one place of an axis; see `sweep`."""
     changed: dict[str, Any] = {"name": f"{base.name}-{axis}-{value}"}
     if axis == "agents":
-        changed |= {"models": base.models[:1] * value, "settings": ("team.tuning=lora",)}
+        rows = base.rows["collm-cc"] * len(base.models) // value
+        changed |= {
+            "models": base.models[:1] * value,
+            "settings": ("team.tuning=lora",),
+            "rows": {"collm-cc": rows},
+        }
+    elif axis == "rows":
+        changed["rows"] = {"collm-cc": value}
     elif axis == "prompt":
         changed["prompt"] = value
     else:
@@ -175,14 +183,16 @@ def sweep(bench: Bench, base: Workload, axis: str, value: int) -> dict[str, Any]
     Args:
         bench: how.
         base: what the axis is varied on.
-        axis: `agents` (adapters on one base), `prompt` (tokens) or `samples` (K; the rows of an update are kept).
+        axis: `agents` (adapters on one base; replies drawn at once are kept, so joint samples fall), `prompt`
+            (tokens), `samples` (K; the joint samples of an update are kept) or `rows` (joint samples).
         value: the place.
     """
     spec = sweep_spec(bench, base, axis, value)
     runs = [run_side("ours", sys.executable, dataclasses.replace(spec, seed=n)) for n in range(bench.repeats)]
     seconds = spread([one["seconds"] / spec.updates for one in runs])
     rows = spec.trees * spec.tree_size
-    return {"axis": axis, "value": value, "rows": rows, "update_s": seconds, "runs": runs}
+    shape = {"axis": axis, "value": value, "rows": rows, "agents": len(spec.models), "siblings": spec.samples}
+    return {**shape, "update_s": seconds, "runs": runs}
 
 
 def pairs(workloads: Sequence[Workload], algorithms: Sequence[str], lengths: Sequence[str]) -> Any:

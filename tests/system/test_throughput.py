@@ -109,7 +109,8 @@ def test_both_sides_do_the_same(tmp_path):
 def test_a_sweep_gives_every_point(tmp_path):
     printed, found = run("--sweep", "--axes", "agents", tmp_path=tmp_path)
     assert [(row["axis"], row["value"]) for row in found["rows"]] == [("agents", 1), ("agents", 2)]
-    assert all(row["rows"] == 4 and row["update_s"]["median"] > 0 for row in found["rows"])
+    assert [row["rows"] * row["agents"] for row in found["rows"]] == [8, 8]  # replies at once are kept
+    assert all(row["update_s"]["median"] > 0 for row in found["rows"])
     assert [row["runs"][0]["steps"] for row in found["rows"]] == [
         {"actor": 2, "critic": 2}, {"actor": 4, "critic": 2}
     ]  # fmt: skip
@@ -122,6 +123,7 @@ def test_the_rows_of_an_update_are_kept_as_k_grows(files):
     specs = [sweep_spec(bench, SMOKE[0], "samples", k) for k in SWEEPS["samples"]]
     assert [(spec.samples, spec.trees) for spec in specs] == [(1, 4), (2, 2), (4, 1), (8, 1), (16, 1)]
     assert len(sweep_spec(bench, SMOKE[0], "agents", 8).models) == 8
+    assert [sweep_spec(bench, SMOKE[0], "rows", n).trees for n in (8, 16)] == [4, 8]
     longer = sweep_spec(bench, SMOKE[0], "prompt", 300)
     assert (
         len(json.loads(Path(longer.tasks).read_text(encoding="utf-8").splitlines()[0])["prompts"][0].split())
