@@ -97,7 +97,11 @@ class TeamConfig(Section):
     """The agents' models."""
 
     _where = "team"
-    model: str = setting("builtin", "builtin, or a Hugging Face causal LM by name or folder")
+    model: str = setting(
+        "builtin",
+        "builtin, builtin:FOLDER (from `python -m collm_agents.models.warmstart`), or a Hugging Face causal LM "
+        "by name or folder",
+    )
     tuning: str = setting(
         "auto", "lora (adapters on one frozen base), full (own copy each), auto (full for builtin, else lora)",
         choices=("auto", "lora", "full"),
@@ -336,11 +340,16 @@ class Config:
         return str(self.algorithm["name"])
 
 
+def is_builtin(model: str) -> bool:
+    """Whether it is the built-in model: the shipped one, or another warm start of it, `builtin:FOLDER`."""
+    return model.partition(":")[0] == "builtin"
+
+
 def resolve_tuning(tuning: str, model: str) -> str:
     """`auto` resolved: full for the small built-in model, adapters for all else."""
     if tuning != "auto":
         return tuning
-    return "full" if model == "builtin" else "lora"
+    return "full" if is_builtin(model) else "lora"
 
 
 # Longest reply and learning rates of agents and critic where the user leaves them open. `full` has the paper's
@@ -363,7 +372,7 @@ def resolved(config: Config, reply_words: int | None = None) -> Config:
     team = config.team
     bases = [(own.model or team.model, own.tuning or team.tuning) for own in team.agents.values()]
     bases.append((team.model, team.tuning))
-    kinds = [model if model == "builtin" else resolve_tuning(tuning, model) for model, tuning in bases]
+    kinds = ["builtin" if is_builtin(model) else resolve_tuning(tuning, model) for model, tuning in bases]
     schedule = config.learner.lr_schedule
     if schedule == "auto":
         schedule = "linear" if set(kinds) == {"builtin"} else "constant"
