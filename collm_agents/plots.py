@@ -6,7 +6,6 @@ For the end of a run and for reports. matplotlib is imported here only, and draw
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from collm_agents.stats import band, interpolate
 from collm_agents.tracking import METRICS, read_rows
 from collm_envs.errors import InputError
 
 Floats = npt.NDArray[np.float64]
-# Student's t, 97.5 % quantile, for 1 to 10 degrees of freedom; beyond that an expansion is within 0.1 %.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 class Curve(NamedTuple):
@@ -64,18 +62,8 @@ def read_curve(run_dirs: Sequence[str | Path], metric: str = "score") -> Curve:
     grid = grid[(grid >= start) & (grid <= end)]
     if not len(grid):
         raise InputError(f"the runs share no span of joint samples in which {metric!r} was evaluated")
-    values = np.stack([np.interp(grid, x, y) for x, y in zip(xs, ys, strict=True)])
-    mean = values.mean(axis=0)
-    half = t_quantile(len(runs) - 1) * values.std(axis=0, ddof=1) / math.sqrt(len(runs))
-    return Curve(grid, mean, mean - half, mean + half, len(runs))
-
-
-def t_quantile(freedom: int) -> float:
-    """97.5 % quantile of Student's t: half the width of a 95 % interval, in standard errors."""
-    if freedom <= len(_T):
-        return _T[freedom - 1]
-    z = 1.959964
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    over_runs = band(interpolate(list(zip(xs, ys, strict=True)), grid))
+    return Curve(grid, over_runs.mean, over_runs.low, over_runs.high, len(runs))
 
 
 def read_references(run_dir: str | Path, metric: str = "score") -> dict[str, float]:

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from collm_agents.plots import curve, read_curve, read_references, t_quantile
+from collm_agents.plots import curve, read_curve, read_references
 from collm_envs import InputError
 
 
@@ -39,7 +39,7 @@ def test_several_runs_give_the_t_interval_on_their_common_span(tmp_path):
     found = read_curve([a, b])
     np.testing.assert_array_equal(found.x, [0, 10])
     np.testing.assert_allclose(found.mean, [2, 4])
-    np.testing.assert_allclose(found.high - found.mean, 12.706 * np.sqrt(2) / np.sqrt(2))
+    np.testing.assert_allclose(found.high - found.mean, 12.706 * np.sqrt(2) / np.sqrt(2), rtol=1e-4)
 
 
 def test_runs_evaluated_at_other_points_are_interpolated(tmp_path):
@@ -48,13 +48,6 @@ def test_runs_evaluated_at_other_points_are_interpolated(tmp_path):
     found = read_curve([a, b])
     np.testing.assert_allclose(found.mean, [0, 5, 10])
     np.testing.assert_allclose(found.low, found.mean, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("freedom", "value"), [(1, 12.706), (10, 2.228), (11, 2.201), (30, 2.042), (1000, 1.962)]
-)
-def test_quantiles_of_student_t(freedom, value):
-    assert t_quantile(freedom) == pytest.approx(value, rel=0.001)
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
