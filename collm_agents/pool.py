@@ -1,7 +1,7 @@
-"""Programs side by side: at most so many at once, each on its own accelerator where some are listed, all stopped at once.
+"""Programs side by side: at most so many at once, dealt out to accelerators where listed, stopped together.
 
-For `benchmark`. A program here is a command with a folder for what it prints; what it does and whether it did it well
-is its job's to say. Nothing here retries.
+For `benchmark`. A program here is a command with a folder for what it prints; what it does and whether it did it
+well is its job's to say. Nothing here retries.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Pool:
 
     Args:
         processes: most programs at once.
-        gpus: accelerators that programs are dealt out to, one program on each entry at a time; then there are as many
-            programs at once as entries, whatever `processes` says.
+        gpus: accelerators that programs are dealt out to, one on each entry at a time; then there are as many at
+            once as entries, whatever `processes` says.
         kept_open: file descriptors that programs inherit, such as a lock's.
         told: called at every look with the jobs that are running and the number that wait.
     """

@@ -7,9 +7,11 @@ setting, so that nothing begins which cannot end. Nothing here runs.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from collm_agents.config import RunConfig
@@ -135,6 +137,25 @@ class Suite:
                 )
             found[run.key] = run
         return list(found.values())
+
+    def rated_s(self, run: Run) -> float | None:
+        """Seconds that a run may take on one core, by rates that were measured once; None where none was."""
+        file = Path(__file__).parent / "suites" / "rates.json"
+        rates = json.loads(file.read_text("utf-8"))
+        words = dict(word.partition("=")[::2] for word in run.settings)
+        rate = rates["environments"].get(run.environment)
+        shipped = run.model in ("", "builtin") or run.model.startswith(WARMSTART)
+        if rate is None or run.preset or not shipped:
+            return None
+        critic = words["algorithm.name"] != "mc"
+        train_s = float(words.get("run.joint_samples", 0)) * rate["critic" if critic else "mc"]
+        turns = int(re.findall(r"-h([0-9]+)", run.task)[0])
+        if "run.wall_s" in words:
+            train_s = float(words["run.wall_s"])
+        elif "run.joint_samples" not in words:
+            return None
+        episodes = self.tasks * (self.points + FINAL_TIMES)
+        return rates["start_s"] + train_s + episodes * turns * rate["episode_turn"] * len(self.greedy)
 
     def _cross(self) -> Iterator[Run]:
         places: Iterator[tuple[Any, ...]] = (
