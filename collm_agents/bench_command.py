@@ -215,7 +215,6 @@ def _estimate(bench: Benchmark, missing: Sequence[Run]) -> Iterator[str]:
     else:
         at_once = len(bench.gpus) or bench.processes
         whole = sum(seconds) / len(seconds) * len(missing)
-        yield (
-            f"time: about {duration(whole / at_once)} with {at_once} at a time, {duration(whole / len(missing))} each; "
-            f"{len(seconds)} of {len(missing)} from measured rates, a guess within a factor of two or three"
-        )
+        each, known = duration(whole / len(missing)), f"{len(seconds)} of {len(missing)}"
+        yield f"time: about {duration(whole / at_once)} with {at_once} at a time, {each} each (known: {known})"
+        yield "      by what was measured, within a factor of two or three"

@@ -91,10 +91,10 @@ class _Table:
         values = self.pick(key, (list,), [])
         return [_Table(value, f"{self.at(key)}[{number}]") for number, value in enumerate(values)]
 
-    def done(self) -> None:
-        """Raise where something was not read."""
+    def done(self, known: Sequence[str] = ()) -> None:
+        """Raise where something was not read; `known` are keys that could have been."""
         for key in self.rest:
-            raise InputError(f"{self.at(key)}: there is no such key{suggest(key, self._known)}")
+            raise InputError(f"{self.at(key)}: there is no such key{suggest(key, [*self._known, *known])}")
 
 
 def list_suites() -> list[str]:
@@ -178,7 +178,7 @@ def with_words(suite: Suite, words: Sequence[str], seeds: str = "") -> Suite:
         suite: as it was read.
         words: `key=value`: a budget (`joint_samples`, `tokens`, `wall_s`), `points`, `tasks`, `greedy`; `reward`
             and `num_turns`, several joined by commas; all else is a setting of all runs.
-        seeds: a count, or seeds joined by commas.
+        seeds: a count, or seeds joined by commas (`7,` is one seed).
     """
     place = "command line"
     changes: dict[str, Any] = {}
@@ -210,7 +210,7 @@ def with_words(suite: Suite, words: Sequence[str], seeds: str = "") -> Suite:
             settings += _checked([word], place)
     if seeds:
         numbers = [parse_value(part) for part in _split(seeds)]
-        changes["seeds"] = _seeds(numbers[0] if len(numbers) == 1 else numbers, place)
+        changes["seeds"] = _seeds(numbers if "," in seeds else numbers[0], place)
     arenas = tuple(dataclasses.replace(arena, **crossed) for arena in suite.environments)
     return dataclasses.replace(suite, settings=(*suite.settings, *settings), environments=arenas, **changes)
 
@@ -252,7 +252,7 @@ def _budget(table: _Table) -> tuple[str, float]:
         raise InputError(f"{table.place}: give exactly one of {', '.join(AXES)}")
     kind = (int, float) if given[0] == "wall_s" else (int,)
     amount = table.pick(given[0], kind)
-    table.done()
+    table.done(AXES)
     if amount <= 0:
         raise InputError(f"{table.at(given[0])} must be greater than 0, not {amount}")
     return given[0], float(amount)
@@ -323,4 +323,5 @@ def _positive(value: int, place: str) -> int:
 
 
 def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """Parts between commas, those within brackets apart."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
