@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from collm_agents import bench_command, crossplay_commands, env_commands, sandbox_commands, terminal
+from collm_agents import (
+    bench_command,
+    crossplay_commands,
+    env_commands,
+    report_command,
+    sandbox_commands,
+    terminal,
+)
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
@@ -383,6 +390,12 @@ VERBS = {
         ("sandbox doctor", "sandbox run programs.jsonl"),
         sandbox_commands.build_sandbox,
         sandbox_commands.run_sandbox,
+    ),
+    "report": Verb(
+        "write tables, figures and a page from the results of a benchmark",
+        ("report results/NAME.json", "report results --out report --metric success"),
+        report_command.build_report,
+        report_command.run_report,
     ),
 }
 

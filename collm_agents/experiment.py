@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from collm_agents import checkpoint
 from collm_agents.advantages import Estimator
 from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorithm
@@ -26,20 +24,19 @@ from collm_agents.combinations import check_training
 from collm_agents.config import Config, resolve_tuning, resolved
 from collm_agents.critic import Critic, critic_members
 from collm_agents.evaluate import Extent, Report, evaluate, evaluate_scripted, extent_of
+from collm_agents.footprint import RehearsingTeam, rehearse
 from collm_agents.learner import Learner
 from collm_agents.memory import MemoryMeter
 from collm_agents.models.backbone import Backbone
-from collm_agents.models.loading import pick_device
+from collm_agents.models.loading import choose_threads, pick_device
 from collm_agents.overrides import dump_config
-from collm_agents.plan import Plan, estimate_memory
+from collm_agents.plan import Plan
 from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_whole
 from collm_agents.team import AgentTeam, agent_specs, build_backbones
 from collm_agents.tracking import Tracker
 from collm_agents.trainer import Progress, Trainer
 from collm_envs import CollabEnv, SettingError, VecEnv, make
 from collm_envs.scripted import parse_kinds
-
-SMALL_MODEL = 5_000_000  # parameters; several threads only get in each other's way below
 
 
 @dataclass(frozen=True)
@@ -170,22 +167,20 @@ class Experiment:
         """
         return self._team(self.backbones(self.agent_base()), protocol=protocol, stored=stored)
 
-    def backbones(
-        self, wanted: Mapping[str, tuple[str, str]], referenced: Sequence[str] = ()
-    ) -> dict[str, Backbone]:
+    def backbones(self, wanted: Mapping[str, tuple[str, str]], **options: Any) -> dict[str, Backbone]:
         """Load models by member, as in `build_backbones`, and choose torch's threads for them."""
-        backbones = build_backbones(
-            wanted, self.config.team, self.device, self.config.run.seed, referenced=referenced
-        )
-        bases = [backbone.module(backbone.members[0]) for backbone in backbones.values()]
-        largest = max(sum(weights.numel() for weights in base.parameters()) for base in bases)
-        small = torch.device(self.device).type == "cpu" and largest < SMALL_MODEL
-        if threads := self.config.run.threads or int(small):
-            torch.set_num_threads(threads)
+        backbones = build_backbones(wanted, self.config.team, self.device, self.config.run.seed, **options)
+        models = [model for backbone in backbones.values() for model in backbone.models()]
+        choose_threads(models, self.device, self.config.run.threads)
         return backbones
 
     def _team(
-        self, backbones: Mapping[str, Backbone], *, protocol: str = "parallel", stored: bool = False
+        self,
+        backbones: Mapping[str, Backbone],
+        *,
+        protocol: str = "parallel",
+        stored: bool = False,
+        kind: type[AgentTeam] = AgentTeam,
     ) -> AgentTeam:
         models = [spec for spec in self.specs if not spec.script]
         members = {spec.name: "team" if self.config.team.shared else spec.name for spec in models}
@@ -195,7 +190,7 @@ class Experiment:
                 if not folder.is_dir():
                     raise SettingError(f"team.agents.{spec.name}.weights: there is no folder {spec.weights}")
                 backbones[members[spec.name]].load(members[spec.name], folder)
-        return AgentTeam(
+        return kind(
             self.env.possible_agents,
             {agent: backbones[member] for agent, member in members.items()},
             self.config.team,
@@ -206,16 +201,23 @@ class Experiment:
             num_turns=self.env.num_turns * (2 if protocol == "discussion" else 1),
         )
 
-    def build(self, *, stored: bool = False) -> _Built:
-        """Load all models and make the learner; for `stored` see `build_team`."""
+    def build(self, *, stored: bool = False, rehearsal: bool = False) -> _Built:
+        """Load all models and make the learner.
+
+        Args:
+            stored: see `build_team`.
+            rehearsal: without weights, for `footprint.rehearse`.
+        """
         self._check_training()
         agents, critics = self.agent_base(), self.critic_base()
         clash = set(agents) & set(critics)
         if clash:
             raise SettingError(f"the agent name {clash.pop()!r} is taken by a critic; rename the role")
         trained = list(agents) if self.config.team.shared else self.learners
-        backbones = self.backbones({**agents, **critics}, trained if self.config.learner.kl_coef else [])
-        team, critic = self._team(backbones, stored=stored), None
+        referenced = trained if self.config.learner.kl_coef else []
+        backbones = self.backbones({**agents, **critics}, referenced=referenced, weightless=rehearsal)
+        kind = RehearsingTeam if rehearsal else AgentTeam
+        team, critic = self._team(backbones, stored=stored or rehearsal, kind=kind), None
         if self.algorithm.view is not None and self.algorithm.owners is not None:
             critic = Critic(
                 self.algorithm.view,
@@ -230,6 +232,18 @@ class Experiment:
         team.clock = clock
         learner = Learner(team, critic, self.estimator, self.config.learner, clock)
         return _Built(team, critic, learner, clock)
+
+    def collector(self, team: AgentTeam, clock: Clock) -> Collector:
+        """What plays the training tasks."""
+        return Collector(
+            VecEnv(self.env),
+            team,
+            self.branching,
+            self.config.run.seed,
+            joint_mode=self.config.rollout.joint_mode,
+            greedy_sibling=self.estimator.rollout_needs.greedy,
+            clock=clock,
+        )
 
     @property
     def budget(self) -> Budget:
@@ -246,9 +260,6 @@ class Experiment:
         samples = self.expected_samples()
         per_update = self.tasks_per_update * self.tree_size
         updates = math.ceil(samples / per_update)
-        prompts = [
-            self.env.reset(seed=i, options={"task": i})[0] for i in range(min(16, len(self.env.tasks)))
-        ]
         return Plan(
             env=self.config.env_id,
             algorithm=self.variant,
@@ -261,9 +272,7 @@ class Experiment:
             updates=updates,
             samples_per_update=per_update,
             optimizer_steps=updates * self.config.learner.update_epochs * self.config.learner.minibatches,
-            memory=estimate_memory(
-                self.config, self.agent_base(), self.critic_base(), prompts, per_update, self.device
-            ),
+            memory=rehearse(self),
         )
 
     # -- runs ------------------------------------------------------------------------------------------------
@@ -305,7 +314,7 @@ class Experiment:
     def _train(
         self, run_dir: Path, built: _Built, held_out: CollabEnv, progress: Progress | None
     ) -> RunResult:
-        config, needs = self.config, self.estimator.rollout_needs
+        config = self.config
         reports = Evaluations(run_dir / "evaluations.json")
         tracker = Tracker(run_dir, config, self.expected_samples())
         if progress is not None:
@@ -321,17 +330,8 @@ class Experiment:
             reports.add(progress, report, edge)
             tracker.evaluation(report, progress.joint_samples)
 
-        collector = Collector(
-            VecEnv(self.env),
-            built.team,
-            self.branching,
-            config.run.seed,
-            joint_mode=config.rollout.joint_mode,
-            greedy_sibling=needs.greedy,
-            clock=built.clock,
-        )
         trainer = Trainer(
-            collector,
+            self.collector(built.team, built.clock),
             built.learner,
             self.env.tasks,
             seed=config.run.seed,

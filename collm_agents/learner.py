@@ -31,6 +31,11 @@ class NonFiniteError(CollmError, ArithmeticError):
     """A loss or gradient is not finite; names the agent or critic, which was not stepped, and the tasks."""
 
 
+def token_budget(config: LearnerConfig, device: str) -> int:
+    """Most tokens of a micro-batch: caches decide on a CPU, launch times on an accelerator (benchmarks/RUNS.md)."""
+    return config.microbatch_tokens or (2048 if torch.device(device).type == "cpu" else 8192)
+
+
 @dataclass(frozen=True)
 class _Batch:
     """What the agents' steps of one update share.
@@ -79,9 +84,7 @@ class Learner:
         backbones = [*team.backbones.values(), *(critic.backbones.values() if critic is not None else ())]
         for backbone in backbones:
             backbone.checkpointing = config.gradient_checkpointing
-        # Caches decide on a CPU, launch times on an accelerator (benchmarks/RUNS.md).
-        large = any(torch.device(backbone.device).type != "cpu" for backbone in backbones)
-        self.budget = config.microbatch_tokens or (8192 if large else 2048)
+        self.budget = max(token_budget(config, backbone.device) for backbone in backbones)
         wanted = {m: (team.backbones[team.users[m][0]].parameters(m), config.lr) for m in team.trained}
         if critic is not None:
             wanted |= {member: (critic.parameters(member), config.critic_lr) for member in critic.members}
@@ -235,7 +238,7 @@ class Learner:
         optimizer = self.optimizers[member]
         optimizer.zero_grad(set_to_none=True)
         if not len(rows):  # a gradient of zero is a step, too: the moments decay
-            for parameter in self._parameters(member):
+            for parameter in self.parameters(member):
                 parameter.grad = torch.zeros_like(parameter)
         total, surprisal, tokens = 0.0, 0.0, 0
         for own, scored in self._score(member, batch.rollouts, rows, entropy=self.config.entropy_coef > 0):
@@ -354,7 +357,7 @@ class Learner:
     def _step(self, member: str, loss: float, who: str) -> float:
         """Check, clip and step; returns the gradient norm before clipping."""
         optimizer = self.optimizers[member]
-        parameters = [p for p in self._parameters(member) if p.grad is not None]
+        parameters = [p for p in self.parameters(member) if p.grad is not None]
         limit = self.config.max_grad_norm or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit)) if parameters else 0.0
         if not np.isfinite(loss) or not np.isfinite(norm):
@@ -364,7 +367,8 @@ class Learner:
         optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _parameters(self, member: str) -> list[torch.nn.Parameter]:
+    def parameters(self, member: str) -> list[torch.nn.Parameter]:
+        """What a member trains."""
         return [p for group in self.optimizers[member].param_groups for p in group["params"]]
 
     @staticmethod

@@ -135,6 +135,7 @@ def build_backbones(
     seed: int,
     *,
     referenced: Collection[str] = (),
+    weightless: bool = False,
 ) -> dict[str, Backbone]:
     """One backbone per distinct base and tuning.
 
@@ -144,6 +145,7 @@ def build_backbones(
         device: where the models live.
         seed: for the adapters' initial weights.
         referenced: members whose untrained base will be asked for.
+        weightless: shapes alone, on torch's device `meta`.
 
     Returns:
         Backbone by member name.
@@ -160,7 +162,7 @@ def build_backbones(
             tuning=tuning,
             lora=config.lora,
             dtype=dtype,
-            device=device,
+            device="meta" if weightless else device,
             seed=seed,
             reference=not set(members).isdisjoint(referenced),
         )

@@ -124,6 +124,15 @@ class Backbone:
         self._peft.set_adapter(member)
         return self._peft
 
+    def models(self) -> list[Any]:
+        """The models that are held: one with all adapters, or each member's own and the base's copy."""
+        return list(self._copies.values()) if self._peft is None else [self._peft]
+
+    def assume_fast(self) -> None:
+        """Take it that the fast paths fit, as on `meta`, where nothing can be tried."""
+        plain = self.head(self.members[0], 1.0, torch.zeros(1, dtype=torch.bool)) is not None
+        self.packs, self._misfit = plain and Masks(self.config).known, ""
+
     def computing(self) -> contextlib.AbstractContextManager:
         """The context that forward passes run in: autocast where weights and computation differ in type."""
         if self._autocast is None:

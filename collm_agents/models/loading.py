@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ transformers_logging.disable_progress_bar()
 # An unreachable hub is reported once, as one line, not at every retry.
 hub_logging.set_verbosity_error()
 
+SMALL_MODEL = 5_000_000  # parameters; several threads only get in each other's way below
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 
 
@@ -64,11 +66,16 @@ def load_tokenizer(name: str) -> Any:
 def load_model(name: str, dtype: torch.dtype, device: str) -> Any:
     """The causal LM in evaluation mode; safetensors only, no remote code.
 
+    On the device `meta` it is made from its configuration alone: shapes without weights.
+
     Raises:
         InputError: when it cannot be loaded.
     """
 
     def load() -> Any:
+        if device == "meta":
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(load_config(name), dtype=dtype)
         return AutoModelForCausalLM.from_pretrained(
             resolve(name), dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
@@ -97,6 +104,13 @@ def pick_device(name: str) -> str:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"run.device={name!r}: there are {torch.cuda.device_count()} CUDA devices")
     return name
+
+
+def choose_threads(models: Iterable[Any], device: str, threads: int) -> None:
+    """Set torch's threads: as many as asked for, else one where all models are small and on a CPU."""
+    largest = max(sum(weights.numel() for weights in model.parameters()) for model in models)
+    if count := threads or int(device == "cpu" and largest < SMALL_MODEL):
+        torch.set_num_threads(count)
 
 
 def pick_dtype(name: str, device: str) -> torch.dtype:

@@ -18,7 +18,7 @@ def _no_weights(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a plan loads no weights")
 
-    monkeypatch.setattr(loading, "load_model", refuse)
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", refuse)
 
 
 def test_samples_updates_and_steps_are_those_of_the_run():
@@ -67,18 +67,28 @@ def test_weights_and_optimizer_are_counted_to_the_byte(name, monkeypatch):
     base = sum(p.numel() for n, p in real._peft.named_parameters() if "lora_" not in n)
     adapter = sum(p.numel() for p in real.parameters("agent_0").values())
     found = plan(*words, "tuning=lora").memory
-    assert found["weights"] == 4 * (base + 2 * adapter)
-    assert found["gradients and optimizer"] == 3 * 4 * 2 * adapter
+    assert found.weights == 4 * (base + 2 * adapter)
+    assert found.optimizer == 2 * 4 * 2 * adapter
+    assert found.gradients == 4 * adapter  # one agent at a time
     found = plan(*words, "tuning=full").memory
-    assert found["weights"] == 4 * 2 * base
-    assert found["gradients and optimizer"] == 3 * 4 * 2 * base
+    assert found.weights == 4 * 2 * base
+    assert found.optimizer == 2 * 4 * 2 * base
+    assert found.gradients == 4 * base
+    held = plan(*words, "tuning=full", "learner.kl_coef=0.1").memory
+    assert held.weights == 4 * 3 * base  # the reference is a copy
+
+
+def test_optimizers_differ_in_their_moments():
+    words = ("algorithm=mc", f"model={folder('qwen3')}", "tuning=full")
+    found = {k: plan(*words, f"learner.optimizer={k}").memory.optimizer for k in ("adamw", "adafactor")}
+    assert found["adamw"] > found["adafactor"] == 0
 
 
 def test_named_target_modules_are_counted(monkeypatch):
     monkeypatch.undo()
     words = ("algorithm=mc", f"model={folder('qwen3')}", "team.lora.rank=4", "tuning=lora")
-    some = plan(*words, "team.lora.target_modules=q_proj,v_proj").memory["gradients and optimizer"]
-    whole = plan(*words).memory["gradients and optimizer"]
+    some = plan(*words, "team.lora.target_modules=q_proj,v_proj").memory.optimizer
+    whole = plan(*words).memory.optimizer
     assert 0 < some < whole
 
 
@@ -88,8 +98,23 @@ def test_more_tokens_need_more_memory():
         plan(*words, f"team.sampling.max_new_tokens={n}", "learner.microbatch_tokens=100000").memory
         for n in (8, 512)
     )
-    assert large["sampling cache"] > small["sampling cache"]
-    assert large["one micro-batch"] > small["one micro-batch"]
+    assert large.sampling > small.sampling
+    assert large.activations > small.activations
+
+
+def test_checkpointing_and_a_smaller_budget_need_less():
+    words = ("algorithm=collm-cc", f"model={folder('qwen3')}", "team.sampling.max_new_tokens=64")
+    plain = plan(*words).memory.activations
+    assert plan(*words, "learner.gradient_checkpointing=true").memory.activations < 0.8 * plain
+    assert plan(*words, "learner.microbatch_tokens=128").memory.activations < 0.8 * plain
+
+
+@pytest.mark.parametrize("env", ["debug/handshake-v0", "games/strbuild-mini-v0", "coding/compose-mini-v0"])
+@pytest.mark.parametrize("algorithm", ["mc", "collm-cc", "collm-dc"])
+def test_every_domain_and_algorithm_has_a_plan(env, algorithm):
+    found = plan(f"algorithm={algorithm}", "num_turns=2", "joint_samples=64", env=env).memory
+    assert min(found.weights, found.optimizer, found.sampling, found.gradients, found.activations) > 0
+    assert found.peak > found.weights + found.optimizer + found.activations
 
 
 def test_a_plan_reads_well():

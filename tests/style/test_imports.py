@@ -27,8 +27,7 @@ OWNERS = {
     "tensorboard": {"collm_agents/tracking.py"},
     "torch.utils.tensorboard": {"collm_agents/tracking.py"},
     "trackio": {"collm_agents/tracking.py"},
-    "matplotlib": {"collm_agents/plots.py"},
-    "plotly": {"collm_agents/report.py"},
+    "matplotlib": {"collm_agents/plots.py", "collm_agents/figures.py"},
     "trl": {"collm_agents/interop.py"},
     "torchrl": {"collm_agents/interop.py"},
     "optuna": {"collm_agents/search.py"},
@@ -37,7 +36,8 @@ OWNERS = {
     "evaluate": {"collm_envs/metrics"},
     "PIL": {"collm_envs/render.py"},
 }
-LIGHT = {f"collm_agents/{name}.py" for name in ("__init__", "cli", "config", "stats", "report")}
+REPORT = ("records", "report", "report_command", "report_numbers", "report_page", "figures")
+LIGHT = {f"collm_agents/{name}.py" for name in ("__init__", "cli", "config", "stats", *REPORT)}
 PURE = {f"collm_agents/{name}.py" for name in ("advantages", "losses", "batch")}
 
 

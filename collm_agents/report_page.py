@@ -1,0 +1,254 @@
+"""The page of a report: one file that needs no network and holds all its numbers.
+
+For `report`. Turns `Numbers` into the data of `report_page.js`, which selects and draws; computes no statistic.
+Texts of the results are escaped here as JSON inside a script element and become text nodes there, and the page's
+own policy allows no other script, style or address than those it carries.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from collm_agents import stats
+from collm_agents.records import AXES
+from collm_agents.report_numbers import (
+    AGGREGATES,
+    ALL,
+    QUANTITIES,
+    Group,
+    Numbers,
+    Scope,
+    level_of,
+    points_of,
+    ways,
+)
+
+AXIS_NAMES = {"joint_samples": "joint samples", "tokens": "tokens", "wall_s": "training time (s)"}
+AGGREGATE_NOTES = {
+    "iqm": "Mean of the middle half of all runs.",
+    "median": "Median over tasks of the mean over runs.",
+    "mean": "Mean over tasks and runs.",
+    "optimality_gap": "What is lacking to the oracle, on average; lower is better.",
+}
+
+
+def page(
+    numbers: Numbers, title: str, told: str, about: Sequence[tuple[str, str]], notes: Sequence[str]
+) -> str:
+    """The HTML of a report.
+
+    Args:
+        numbers: what it shows.
+        title: of the page.
+        told: one line below it.
+        about: what was run and with what, as rows of name and value.
+        notes: sentences that stand below that table.
+
+    Returns:
+        The whole file.
+    """
+    template, style, script = (_asset(f"report_page.{kind}") for kind in ("html", "css", "js"))
+    data = {
+        "title": title,
+        "told": told,
+        "about": about,
+        "notes": notes,
+        **page_data(numbers),
+    }
+    parts = {
+        "SCRIPT_HASH": _hash(script),
+        "STYLE_HASH": _hash(style),
+        "STYLE": style,
+        "SCRIPT": script,
+        "DATA": as_script_data(data),
+    }
+    pieces = template.split("{{")
+    whole = [pieces[0]]
+    for piece in pieces[1:]:  # in one pass, so that no text can stand for a part
+        name, _, rest = piece.partition("}}")
+        whole += [parts[name], rest]
+    return "".join(whole)
+
+
+def as_script_data(data: Any) -> str:
+    """JSON that can stand in a script element: no character in it ends the element or starts a comment."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _asset(name: str) -> str:
+    return files("collm_agents").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+def rounded(value: float) -> float | None:
+    """Six significant digits; None for what is no finite number."""
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.6g}")
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+
+
+def _row(values: Iterable[float]) -> list[float | None]:
+    return [rounded(float(value)) for value in values]
+
+
+def _triple(interval: stats.Interval | None) -> list[float | None] | None:
+    return None if interval is None else _row((interval.estimate, interval.low, interval.high))
+
+
+def _band(band: stats.Band) -> dict[str, list[float | None]]:
+    return {"y": _row(band.mean), "low": _row(band.low), "high": _row(band.high)}
+
+
+def page_data(numbers: Numbers) -> dict[str, Any]:
+    """What the page selects from, as plain data."""
+    records = numbers.results.records
+    names = {
+        kind: sorted({getattr(run, kind) for run in records}) for kind in ("environment", "task", "algorithm")
+    }
+    index = {kind: {name: i for i, name in enumerate(known)} for kind, known in names.items()}
+    places = sorted({group.place for group in numbers.groups})
+    where = {place: i for i, place in enumerate(places)}
+    return {
+        "metric": numbers.metric,
+        "metrics": numbers.metrics,
+        "axes": [[axis, AXIS_NAMES[axis]] for axis in AXES],
+        "quantities": list(QUANTITIES.items()),
+        "aggregates": [[key, name, AGGREGATE_NOTES[key]] for key, name in AGGREGATES.items()],
+        "environments": names["environment"],
+        "tasks": names["task"],
+        "algorithms": names["algorithm"],
+        "places": [
+            {
+                "e": index["environment"][place[0]],
+                "t": index["task"][place[1]],
+                "refs": _references(numbers, place),
+            }
+            for place in places
+        ],
+        "groups": [_group(g, where[g.place], index["algorithm"][g.algorithm]) for g in numbers.groups],
+        "scopes": _scopes(numbers, index),
+        "failed": [
+            {
+                "e": index["environment"][run.environment],
+                "t": index["task"][run.task],
+                "a": index["algorithm"][run.algorithm],
+                "seed": run.seed,
+                "error": run.error or "unknown",
+            }
+            for run in numbers.results.failed
+        ],
+    }
+
+
+def _references(numbers: Numbers, place: tuple[str, str]) -> dict[str, dict[str, float | None]]:
+    """Metric -> novice and oracle, of the first run that knows them."""
+    runs = [run for group in numbers.groups if group.place == place for run in group.runs]
+    found: dict[str, dict[str, float | None]] = {}
+    for metric in numbers.metrics:
+        for kind in ("novice", "oracle"):
+            level = next((v for run in runs if (v := level_of(run, kind, metric)) is not None), None)
+            if level is not None:
+                found.setdefault(metric, {})[kind] = rounded(level)
+    return found
+
+
+def _group(group: Group, place: int, algorithm: int) -> dict[str, Any]:
+    return {
+        "p": place,
+        "a": algorithm,
+        "done": len(group.runs),
+        "failed": group.failed,
+        "stats": {
+            metric: {name: _triple(value) for name, value in own.items()}
+            for metric, own in group.stats.items()
+        },
+        "curves": {
+            metric: {
+                axis: {"x": _row(curve.x), **_band(curve.band)} for axis, curve in own.items() if len(curve.x)
+            }
+            for metric, own in group.curves.items()
+        },
+        "runs": [_run(run, tuple(group.stats)) for run in group.runs],
+    }
+
+
+def _run(run: Any, metrics: Sequence[str]) -> dict[str, Any]:
+    """One run's own points; a metric that a point lacks is null there."""
+    points = run.points
+    return {
+        "seed": run.seed,
+        "x": {axis: _row(getattr(point, axis) for point in points) for axis in AXES},
+        "y": {
+            metric: _row(
+                math.nan if point.metrics.get(metric) is None else point.metrics[metric] for point in points
+            )
+            for metric in metrics
+            if len(points_of(run, metric, AXES[0])[0])
+        },
+    }
+
+
+def _scopes(numbers: Numbers, index: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+    found = []
+    for (environment, task, metric), scope in numbers.scopes.items():
+        found.append(
+            {
+                "e": -1 if environment is ALL else index["environment"][environment],
+                "t": -1 if task is ALL else index["task"][task],
+                "m": metric,
+                **_scope(scope, index["algorithm"]),
+                "told": scope_told(scope),
+            }
+        )
+    return found
+
+
+def _scope(scope: Scope, index: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "rows": [
+            {
+                "a": index[name],
+                "n": scope.runs[name],
+                "rank": _triple(scope.ranks.get(name)),
+                **{key: _triple(interval) for key, interval in own.items()},
+            }
+            for name, own in scope.aggregates.items()
+        ],
+        "profile": {
+            "tau": _row(scope.thresholds),
+            "lines": [{"a": index[name], **_band(band)} for name, band in scope.profiles.items()],
+        },
+        "better": [
+            {"a": index[a], "b": index[b], "p": _triple(interval)}
+            for (a, b), interval in scope.better.items()
+        ],
+    }
+
+
+def scope_told(scope: Scope) -> str:
+    """How a scope's intervals came about, and which algorithms lack some of its tasks."""
+    every = [interval for own in scope.aggregates.values() for interval in own.values()]
+    told = f"95 % intervals, runs resampled within each task at least {scope.draws} times: "
+    return told + "; ".join(ways(every)[:6]) + "." + lacking(scope)
+
+
+def lacking(scope: Scope) -> str:
+    """A sentence on algorithms without finished runs on some of a scope's tasks; empty where there are none."""
+    fewer = [f"{name} {n}" for name, n in scope.tasks.items() if n < len(scope.places)]
+    if not fewer:
+        return ""
+    return (
+        f" Of {len(scope.places)} tasks these have fewer: {', '.join(fewer)}; their means are over those. Ranks "
+        f"are over the {scope.ranked} tasks that all have, pairs over those that both have."
+    )
