@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,9 @@ def build_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus", default="", metavar="0,1", help="accelerators, one run at a time on each that is listed"
     )
+    parser.add_argument(
+        "--slim", action="store_true", help="drop critics and optimizers of finished runs; their agents stay"
+    )
     parser.add_argument("--redo", action="store_true", help="do runs again that had other settings")
     parser.add_argument(
         "--dry-run", action="store_true", help="count runs and estimate; run and write nothing"
@@ -68,6 +72,7 @@ def run_bench(args: argparse.Namespace) -> int:
         out,
         processes=args.processes,
         gpus=[gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()],
+        slim=args.slim,
         redo=args.redo,
         said=progress.say,
         seen=progress.see,
@@ -132,7 +137,8 @@ class Progress:
         self._drawn = time.monotonic()
         told = f"{ended}/{count}" + (f", {failed} failed" if failed else "")
         told += f", about {duration(left_s)} left" if left_s is not None else ""
-        print(f"\r\x1b[K{told}: {', '.join(running)}"[:160], end="", file=sys.stderr, flush=True)
+        width = shutil.get_terminal_size((100, 24)).columns + 3  # what clears the line takes no room
+        print(f"\r\x1b[K{told}: {', '.join(running)}"[:width], end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Take that line away."""

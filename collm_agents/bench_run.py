@@ -6,6 +6,7 @@ For `benchmark`, which starts them. `run.json` is the run's own file; `train` is
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,6 +81,12 @@ class Place:
             if before != wanted:
                 return f"{name} {before!r} then, {wanted!r} now"
         return ""
+
+    def slim(self) -> None:
+        """Drop what only further training needs, critics and optimizers; agents can be evaluated as before."""
+        for place in self.train.glob("checkpoints/[0-9]*"):
+            (place / "learner.pt").unlink(missing_ok=True)
+            shutil.rmtree(place / "critics", ignore_errors=True)
 
     def note(self, state: State, wall_s: float, **more: Any) -> None:
         """Write `run.json`.

@@ -52,6 +52,7 @@ class Benchmark:
         out: folder; made where it is missing.
         processes: programs at once.
         gpus: entries of CUDA_VISIBLE_DEVICES that runs are dealt out to.
+        slim: drop critics and optimizers of a run once it is finished.
         redo: run again what was started with other settings, in place of refusing it.
         said: called with a line for people when something ended.
         seen: called now and then with (ended, failed, all, names of what is running, seconds left or None).
@@ -68,12 +69,14 @@ class Benchmark:
         *,
         processes: int = 0,
         gpus: Sequence[str] = (),
+        slim: bool = False,
         redo: bool = False,
         said: Callable[[str], Any] = lambda line: None,
         seen: Callable[[int, int, int, Sequence[str], float | None], Any] = lambda *told: None,
         trainer: Sequence[str] = (sys.executable, "-m", "collm_agents.cli", "train"),
     ) -> None:
-        self.suite, self.out, self.gpus, self.redo = suite, out.expanduser(), tuple(gpus), redo
+        self.suite, self.out, self.gpus = suite, out.expanduser(), tuple(gpus)
+        self.slim, self.redo = slim, redo
         self.processes = processes or cores()
         self.said, self.seen, self.trainer = said, seen, tuple(trainer)
         self.places = [Place(run, self.out / "runs" / run.key) for run in suite.runs()]
@@ -172,6 +175,8 @@ class Benchmark:
                 error = f"its files cannot be read: {type(broken).__name__}: {broken}"
             else:
                 place.note("done", wall_s, records=records)
+                if self.slim:
+                    place.slim()
                 return
         place.note("failed", wall_s, error=error)
 

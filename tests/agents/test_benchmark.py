@@ -39,6 +39,10 @@ FAKE = textwrap.dedent(
         time.sleep(60)
     place.mkdir(parents=True, exist_ok=True)
     (place / "progress.json").write_text("{}")
+    if (control / f"full-{key}").exists():
+        for name in ("learner.pt", "critics/critic/model", "agents/agent_0/model"):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text("")
     if (control / f"fail-{key}").exists():
         print("4 joint samples", file=sys.stderr)
         print("collm: error: the loss is nan", file=sys.stderr)
@@ -166,6 +170,18 @@ def test_both_ways_of_evaluating_are_two_records_of_one_run(bench):
         *("environment", "task", "algorithm", "seed", "task_id"),
         *("score", "success", "return", "turns", "reply_tokens"),
     }
+
+
+def test_a_slim_run_keeps_its_agents_and_nothing_to_train_with(bench):
+    for slim in (False, True):
+        made = bench.make(seeds="1", slim=slim, redo=True)
+        place = made.places[0].train / "checkpoints" / "000000004"
+        bench.mark("full", 0)
+        made.run()
+        kept = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
+        agents = {"progress.json", "agents/agent_0/model"}
+        assert kept == (agents if slim else agents | {"learner.pt", "critics/critic/model"})
+        (made.places[0].folder / "run.json").unlink()
 
 
 def test_what_is_finished_is_not_done_again(bench):
