@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -88,17 +88,17 @@ class Place:
             (place / "learner.pt").unlink(missing_ok=True)
             shutil.rmtree(place / "critics", ignore_errors=True)
 
-    def note(self, state: State, wall_s: float, **more: Any) -> None:
+    def note(self, state: State, wall_s: float, commits: Sequence[str], **more: Any) -> None:
         """Write `run.json`.
 
         Args:
             state: how far the run came.
             wall_s: seconds of all its programs so far.
+            commits: the code that they ran.
             more: `error` or `records`.
         """
-        text = json.dumps(
-            {**self.wanted, "state": state, "wall_s": round(wall_s, 2), **more}, ensure_ascii=False
-        )
+        known = {**self.wanted, "state": state, "wall_s": round(wall_s, 2), "commits": list(commits)}
+        text = json.dumps({**known, **more}, ensure_ascii=False)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "run.json", text)
 

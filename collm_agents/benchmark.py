@@ -148,13 +148,14 @@ class Benchmark:
 
     def _begin(self, place: Place) -> list[str]:
         """Make the folder ready and say the command: going on where there is a checkpoint, else from the start."""
-        stored, run = place.stored(), place.run
+        stored, run, now = place.stored(), place.run, commit()
         anew = stored.get("state") != "started" or bool(place.change())
         if not anew and any(place.train.glob("checkpoints/[0-9]*/progress.json")):
-            place.note("started", stored["wall_s"])
+            earlier = stored["commits"]
+            place.note("started", stored["wall_s"], [*earlier, *([now] if now not in earlier else [])])
             return [*self.trainer, "--resume", str(place.train)]
         shutil.rmtree(place.folder, ignore_errors=True)
-        place.note("started", 0.0)
+        place.note("started", 0.0, [now])
         preset = ["--preset", run.preset] if run.preset else []
         settings = [self._located(word) for word in run.settings]
         return [*self.trainer, run.environment, *preset, *settings, f"run.out={place.train}"]
@@ -166,7 +167,8 @@ class Benchmark:
         return word
 
     def _finish(self, place: Place, code: int, seconds: float) -> None:
-        wall_s = place.stored().get("wall_s", 0.0) + seconds
+        stored = place.stored()
+        wall_s, commits = stored["wall_s"] + seconds, stored["commits"]
         error = "" if code == 0 else last_words(place.folder / "stderr.txt", code)
         if not error:
             try:
@@ -174,11 +176,11 @@ class Benchmark:
             except (OSError, ValueError, LookupError, TypeError) as broken:
                 error = f"its files cannot be read: {type(broken).__name__}: {broken}"
             else:
-                place.note("done", wall_s, records=records)
+                place.note("done", wall_s, commits, records=records)
                 if self.slim:
                     place.slim()
                 return
-        place.note("failed", wall_s, error=error)
+        place.note("failed", wall_s, commits, error=error)
 
     def _warmstart(self, model: str) -> Path:
         return self.out / "warmstarts" / model.removeprefix(WARMSTART)
@@ -274,13 +276,18 @@ class Benchmark:
     def _about(self) -> dict[str, Any]:
         suite = self.suite
         made = [place.train / "result.json" for place in self.places if place.state() == "done"]
+        commits = {name for place in self.places for name in place.stored().get("commits", ())}
+        if len(commits) > 1:
+            self.said(
+                f"mixed: the runs are of {len(commits)} states of the code: {', '.join(sorted(commits))}"
+            )
         versions = [json.loads(file.read_text("utf-8"))["versions"] for file in made]
         return {
             "suite": suite.name,
             "budget": dict([suite.budget]),
             "seeds": list(suite.seeds),
             "evaluation": {"points": suite.points, "tasks": suite.tasks, "greedy": list(suite.greedy)},
-            "commit": commit(),
+            "commit": ", ".join(sorted(commits)),
             "machine": f"{platform.machine()}, {cores()} cores",
             "versions": [own for i, own in enumerate(versions) if own not in versions[:i]],
         }

@@ -255,6 +255,16 @@ def test_other_settings_are_refused_or_done_again_never_mixed(bench):
     assert not (bench.control / "calls").exists()
 
 
+def test_runs_of_several_states_of_the_code_are_named(bench, monkeypatch):
+    monkeypatch.setattr("collm_agents.benchmark.commit", lambda: "one")
+    assert bench.make(seeds="1").run().about["commit"] == "one"
+    assert not [line for line in bench.said if "mixed" in line]
+    monkeypatch.setattr("collm_agents.benchmark.commit", lambda: "two")
+    assert bench.make(seeds="2").run().about["commit"] == "one, two"
+    assert any("mixed: the runs are of 2 states of the code: one, two" in line for line in bench.said)
+    assert bench.run_json(1)["commits"] == ["two"]
+
+
 def test_runs_of_another_suite_are_left_out_and_named(bench):
     bench.make(seeds="2").run()
     results = bench.make(seeds="1").run()
