@@ -30,7 +30,9 @@ def make_optimizer(
         SettingError: when the library of `adamw8bit` is not installed.
     """
     if kind == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+        given = list(parameters)
+        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in given)
+        return torch.optim.AdamW(given, lr=lr, weight_decay=weight_decay, fused=fused)
     if kind == "adafactor":
         from transformers.optimization import Adafactor
 
