@@ -14,7 +14,7 @@ import time
 import pyarrow.parquet
 import pytest
 
-from collm_agents import bench_command
+from collm_agents import bench_command, cli
 from collm_agents.bench_run import last_words
 from collm_agents.benchmark import Benchmark, Stopped
 from collm_agents.records import Record, Results, read_results
@@ -368,6 +368,15 @@ def test_the_command_takes_a_suite_or_names():
     ):
         with pytest.raises(InputError, match=message):
             bench_command.chosen_suite(parsed(*words))
+
+
+def test_the_command_dry_runs_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["bench", "smoke", "--dry-run"]) == 0
+    assert "suite smoke: 8 runs, 8 missing, in bench/smoke" in capsys.readouterr().out
+    assert cli.main(["bench", "smoke", "--processes", "-1"]) == 2
+    assert "--processes must be at least 1, not -1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_dry_run_counts_and_guesses_and_writes_nothing(bench):
