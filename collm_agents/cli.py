@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from collm_agents import crossplay_commands, env_commands, report_command, sandbox_commands, terminal
+from collm_agents import (
+    bench_command,
+    crossplay_commands,
+    env_commands,
+    report_command,
+    sandbox_commands,
+    terminal,
+)
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
@@ -357,6 +364,17 @@ VERBS = {
         ),
         _build_eval,
         _eval,
+    ),
+    "bench": Verb(
+        "compare algorithms on environments over seeds, in runs that can be interrupted",
+        (
+            "bench smoke",
+            "bench mini-core --dry-run",
+            "bench my-suite.toml --processes 8 --out bench/mine",
+            "bench --algorithms mc,collm-cc,collm-dc --envs games/strbuild-mini-v0 --seeds 5 joint_samples=2048",
+        ),
+        bench_command.build_bench,
+        bench_command.run_bench,
     ),
     "crossplay": Verb(
         "play teams whose agents come from different runs of one environment",

@@ -14,7 +14,7 @@ from collm_envs.errors import SettingError
 
 
 def check_training(
-    config: Config, algorithm: AlgorithmSpec, learners: Sequence[str], most_updates: int
+    config: Config, algorithm: AlgorithmSpec, learners: Sequence[str], most_updates: float
 ) -> None:
     """Raise where there is nothing to train, or what was asked for could not be had.
 
@@ -22,7 +22,7 @@ def check_training(
         config: resolved settings.
         algorithm: the chosen one.
         learners: agents that learn.
-        most_updates: updates of the run if every episode ended at its first turn.
+        most_updates: updates of the run if every episode ended at its first turn; infinite where nobody knows.
 
     Raises:
         SettingError: with the reason.
@@ -36,7 +36,7 @@ def check_training(
         _check_critic(config, most_updates)
 
 
-def _check_rates(config: Config, most_updates: int) -> None:
+def _check_rates(config: Config, most_updates: float) -> None:
     learner = config.learner
     if learner.lr_end and learner.lr_schedule == "constant":
         raise SettingError(
@@ -64,7 +64,7 @@ def _check_sharing(config: Config, algorithm: AlgorithmSpec) -> None:
         )
 
 
-def _check_critic(config: Config, most_updates: int) -> None:
+def _check_critic(config: Config, most_updates: float) -> None:
     learner = config.learner
     if learner.critic_warmup >= most_updates:
         raise SettingError(

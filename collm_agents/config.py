@@ -26,9 +26,20 @@ class RunConfig(Section):
     _where = "run"
     seed: int = setting(0, "seed that all random draws of the run are derived from", low=0)
     joint_samples: int = setting(
-        6400, "training budget: joint actions scored by the environment; 0 leaves it to task_passes", low=0
+        6400,
+        "training budget: joint actions scored by the environment; or one of the next three",
+        low=0,
     )
-    task_passes: float = setting(0.0, "training budget in passes over the tasks; 0: see joint_samples", low=0)
+    task_passes: float = setting(0.0, "training budget in passes over the tasks", low=0)
+    tokens: int = setting(
+        0, "training budget in reply tokens drawn in training, those of all agents together", low=0
+    )
+    wall_s: float = setting(
+        0.0,
+        "training budget in seconds, over all parts of a resumed run; evaluations, checkpoints and loading "
+        "are not counted",
+        low=0,
+    )
     out: str = setting("", "folder of the run; default runs/<env>-<algorithm>-s<seed>")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     threads: int = setting(
@@ -86,7 +97,11 @@ class TeamConfig(Section):
     """The agents' models."""
 
     _where = "team"
-    model: str = setting("builtin", "builtin, or a Hugging Face causal LM by name or folder")
+    model: str = setting(
+        "builtin",
+        "builtin, builtin:FOLDER (from `python -m collm_agents.models.warmstart`), or a Hugging Face causal LM "
+        "by name or folder",
+    )
     tuning: str = setting(
         "auto", "lora (adapters on one frozen base), full (own copy each), auto (full for builtin, else lora)",
         choices=("auto", "lora", "full"),
@@ -251,13 +266,25 @@ class EvalConfig(Section):
     """Evaluation on held-out tasks."""
 
     _where = "eval"
-    every: int = setting(0, "joint samples between evaluations; 0 takes a tenth of the budget", low=0)
+    every: int = setting(0, "joint samples between evaluations; 0: see points", low=0)
+    points: int = setting(
+        10, "evaluations after the start, at equal shares of the budget, where every is 0", low=1
+    )
     split: str = setting("test", "split of the environment's source that is held out")
     source: str = setting("", "another source for evaluation; default the environment's own")
     tasks: int = setting(64, "tasks played per evaluation, the first ones of the split; 0 plays all", low=0)
-    final_tasks: int = setting(0, "tasks of the last evaluation; 0 plays all", low=0)
+    final_tasks: int = setting(0, "tasks of the first and last evaluation; 0 plays all", low=0)
+    final_episodes: int = setting(
+        0,
+        "episodes of the last evaluation: as many tasks, and where the split has fewer, several of each; 0: see "
+        "final_tasks and samples",
+        low=0,
+    )
     samples: int = setting(1, "episodes per task", low=1)
     greedy: bool = setting(False, "likeliest tokens instead of draws, so one episode per task")
+    greedy_too: bool = setting(
+        False, "evaluate with the likeliest tokens as well, beside draws, into evaluations.json"
+    )
     seed: int = setting(1_000_003, "seed of the draws: the same at every evaluation", low=0)
 
 
@@ -313,11 +340,16 @@ class Config:
         return str(self.algorithm["name"])
 
 
+def is_builtin(model: str) -> bool:
+    """Whether it is the built-in model: the shipped one, or another warm start of it, `builtin:FOLDER`."""
+    return model.partition(":")[0] == "builtin"
+
+
 def resolve_tuning(tuning: str, model: str) -> str:
     """`auto` resolved: full for the small built-in model, adapters for all else."""
     if tuning != "auto":
         return tuning
-    return "full" if model == "builtin" else "lora"
+    return "full" if is_builtin(model) else "lora"
 
 
 # Longest reply and learning rates of agents and critic where the user leaves them open. `full` has the paper's
@@ -340,7 +372,7 @@ def resolved(config: Config, reply_words: int | None = None) -> Config:
     team = config.team
     bases = [(own.model or team.model, own.tuning or team.tuning) for own in team.agents.values()]
     bases.append((team.model, team.tuning))
-    kinds = [model if model == "builtin" else resolve_tuning(tuning, model) for model, tuning in bases]
+    kinds = ["builtin" if is_builtin(model) else resolve_tuning(tuning, model) for model, tuning in bases]
     schedule = config.learner.lr_schedule
     if schedule == "auto":
         schedule = "linear" if set(kinds) == {"builtin"} else "constant"

@@ -1,8 +1,9 @@
 """Evaluation on fixed tasks with fixed seeds, and the report that every table and curve is made of.
 
-A report is plain data: `{"metrics": {name: {"mean", "low", "high", "n"}}, "samples": [...]}`. Intervals are 95 %
-bootstrap intervals of the mean over tasks; rates with one episode per task use Wilson's interval, which does not
-collapse when all are equal. n is the number of tasks, never of episodes.
+A report is plain data: `{"metrics": {name: {"mean", "low", "high", "n"}}, "samples": [...], "episodes": [...]}`,
+the last, with one entry per episode, only where models played. Intervals are 95 % bootstrap intervals of the mean
+over tasks; rates with one episode per task use Wilson's interval, which does not collapse when all are equal. n is
+the number of tasks, never of episodes.
 """
 
 from __future__ import annotations
@@ -14,15 +15,24 @@ import numpy as np
 
 from collm_agents.batch import Rollouts
 from collm_agents.collect import Collector
+from collm_agents.config import EvalConfig
 from collm_agents.team import AgentTeam
 from collm_envs.env import CollabEnv
 from collm_envs.history import entry
 from collm_envs.scripted import play_scripted
-from collm_envs.task import Task
+from collm_envs.task import Task, TaskSource
 from collm_envs.vector import VecEnv
 
 Report = dict[str, Any]
+Extent = tuple[TaskSource, int]  # the tasks of an evaluation, and the episodes of each
 TASKS_AT_ONCE = 256
+EPISODE = (
+    "score",
+    "success",
+    "return",
+    "turns",
+    "reply_tokens",
+)  # what a report tells of each single episode
 RATES = ("success", "truncated_episodes")
 
 
@@ -75,11 +85,37 @@ def evaluate(
     protocol: str = "parallel",
 ) -> Report:
     """The report of a team on given tasks; arguments and metrics as in `task_values`."""
-    return summarise(
-        *task_values(
-            env, team, tasks, seed=seed, samples=samples, greedy=greedy, keep=keep, protocol=protocol
-        )
+    episodes: list[dict[str, Any]] = []
+    values, conversations = task_values(
+        env,
+        team,
+        tasks,
+        seed=seed,
+        samples=samples,
+        greedy=greedy,
+        keep=keep,
+        protocol=protocol,
+        episodes=episodes,
     )
+    return {**summarise(values, conversations), "episodes": episodes}
+
+
+def extent_of(config: EvalConfig, tasks: TaskSource, count: int, *, last: bool = False) -> Extent:
+    """What one evaluation plays.
+
+    Args:
+        config: of evaluations.
+        tasks: all that are held out.
+        count: how many of them, where `final_episodes` does not say; 0 for all.
+        last: whether this is the last evaluation, of `final_episodes`.
+
+    Returns:
+        The tasks, and the episodes of each.
+    """
+    if last and config.final_episodes:
+        count = min(config.final_episodes, len(tasks))
+        return tasks[:count], -(-config.final_episodes // count)
+    return (tasks[:count] if count else tasks), config.samples
 
 
 def task_values(
@@ -92,6 +128,7 @@ def task_values(
     greedy: bool = False,
     keep: int = 4,
     protocol: str = "parallel",
+    episodes: list[dict[str, Any]] | None = None,
 ) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
     """Play whole episodes on given tasks.
 
@@ -104,6 +141,7 @@ def task_values(
         greedy: likeliest tokens instead of draws, one episode per task.
         keep: conversations put into the report.
         protocol: how the agents come to a joint reply (`protocols.PROTOCOLS`).
+        episodes: where each single episode is put, as its `task_id` and `EPISODE`.
 
     Returns:
         One value per task by metric, and the conversations. The metrics are `score` (last turn), `score_sum`,
@@ -119,7 +157,10 @@ def task_values(
         rollouts = collector.collect(
             [tasks[i] for i in range(start, min(start + TASKS_AT_ONCE, len(tasks)))], -1
         )
-        metrics = episode_metrics(rollouts)
+        by_tree = episode_values(rollouts)
+        if episodes is not None:
+            episodes += episode_rows(rollouts.tasks, by_tree)
+        metrics = tree_means(by_tree)
         if protocol != "parallel":
             played = np.bincount(rollouts.points.tree[rollouts.nodes.point], minlength=len(rollouts.tasks))
             metrics["drafted_tokens"] = list(collector.drafted / played)
@@ -132,6 +173,27 @@ def task_values(
 
 def episode_metrics(rollouts: Rollouts) -> dict[str, list[float]]:
     """Metrics of whole episodes, averaged per tree: name -> one value per tree."""
+    return tree_means(episode_values(rollouts))
+
+
+def tree_means(values: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[float]]:
+    """The mean over each tree's episodes, by metric."""
+    return {name: [float(np.mean(tree)) for tree in trees] for name, trees in values.items()}
+
+
+def episode_rows(
+    tasks: Sequence[str], values: Mapping[str, Sequence[Sequence[float]]]
+) -> list[dict[str, Any]]:
+    """One row per episode, tree by tree: the task's id, and what `EPISODE` names."""
+    return [
+        {"task_id": task, **{name: values[name][tree][i] for name in EPISODE}}
+        for tree, task in enumerate(tasks)
+        for i in range(len(values["score"][tree]))
+    ]
+
+
+def episode_values(rollouts: Rollouts) -> dict[str, list[list[float]]]:
+    """Metrics of whole episodes: name -> values of each tree's episodes."""
     nodes, rows, drawn = rollouts.nodes, rollouts.rows, rollouts.rows.drawn
     found: dict[str, list[list[float]]] = {}
     for leaf in rollouts.leaves:
@@ -154,7 +216,7 @@ def episode_metrics(rollouts: Rollouts) -> dict[str, list[float]]:
         tree = rollouts.points.tree[nodes.point[leaf]]
         for name, value in values.items():
             found.setdefault(name, [[] for _ in rollouts.tasks])[tree].append(float(value))
-    return {name: [float(np.mean(tree)) for tree in trees] for name, trees in found.items()}
+    return found
 
 
 def conversation(rollouts: Rollouts, leaf: int) -> dict[str, Any]:

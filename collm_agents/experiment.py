@@ -17,12 +17,13 @@ from collm_agents import checkpoint
 from collm_agents.advantages import Estimator
 from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorithm
 from collm_agents.branching import resolve_branching, tree_size
+from collm_agents.budget import Budget, read_budget
 from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.combinations import check_training
 from collm_agents.config import Config, resolve_tuning, resolved
 from collm_agents.critic import Critic, critic_members
-from collm_agents.evaluate import Report, evaluate, evaluate_scripted
+from collm_agents.evaluate import Extent, Report, evaluate, evaluate_scripted, extent_of
 from collm_agents.footprint import RehearsingTeam, rehearse
 from collm_agents.learner import Learner
 from collm_agents.memory import MemoryMeter
@@ -30,7 +31,7 @@ from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import choose_threads, pick_device
 from collm_agents.overrides import dump_config
 from collm_agents.plan import Plan
-from collm_agents.results import Evaluations, choose_folder, stored_config, versions
+from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_whole
 from collm_agents.team import AgentTeam, agent_specs, build_backbones
 from collm_agents.tracking import Tracker
 from collm_agents.trainer import Progress, Trainer
@@ -151,12 +152,11 @@ class Experiment:
         return {"team": (models[0].model, models[0].tuning)}
 
     def _check_training(self) -> None:
-        samples, trees = self.budget()
         needs, count = self.estimator.rollout_needs, len(self.env.possible_agents)
         cross = self.config.rollout.joint_mode == "cross"
         least = tree_size(self.branching[:1], needs.greedy, count if cross else 1)
-        trees = trees or math.ceil(samples / least)  # as many as if every episode ended at its first turn
-        check_training(self.config, self.algorithm, self.learners, math.ceil(trees / self.tasks_per_update))
+        updates = self.budget.updates(least, self.tasks_per_update)
+        check_training(self.config, self.algorithm, self.learners, updates)
 
     def build_team(self, protocol: str = "parallel", *, stored: bool = False) -> AgentTeam:
         """Load the agents' models, without a critic.
@@ -245,29 +245,21 @@ class Experiment:
             clock=clock,
         )
 
-    def budget(self) -> tuple[int, int]:
-        """Joint samples and trees to train for; one of the two is 0.
-
-        Raises:
-            SettingError: when neither is given.
-        """
-        run = self.config.run
-        if run.task_passes:
-            return 0, max(1, round(run.task_passes * len(self.env.tasks)))
-        if not run.joint_samples:
-            raise SettingError("give a budget: run.joint_samples or run.task_passes")
-        return run.joint_samples, 0
+    @property
+    def budget(self) -> Budget:
+        """How long the run trains."""
+        return read_budget(self.config.run, len(self.env.tasks))
 
     def expected_samples(self) -> int:
-        """Joint samples of the whole run; an upper bound where episodes may end early."""
-        samples, trees = self.budget()
-        return samples or trees * self.tree_size
+        """Joint samples of the whole run: an upper bound where episodes may end early, 0 where nobody knows."""
+        return self.budget.joint_samples(self.tree_size)
 
     def plan(self) -> Plan:
         """What `run` would do, from configurations and tokenizers alone: no weights are loaded."""
         self._check_training()
         samples = self.expected_samples()
         per_update = self.tasks_per_update * self.tree_size
+        updates = math.ceil(samples / per_update)
         return Plan(
             env=self.config.env_id,
             algorithm=self.variant,
@@ -276,11 +268,10 @@ class Experiment:
             tasks=len(self.env.tasks),
             eval_tasks=len(self.eval_env().tasks),
             joint_samples=samples,
-            updates=math.ceil(samples / per_update),
+            budget="" if samples else str(self.budget),
+            updates=updates,
             samples_per_update=per_update,
-            optimizer_steps=math.ceil(samples / per_update)
-            * self.config.learner.update_epochs
-            * self.config.learner.minibatches,
+            optimizer_steps=updates * self.config.learner.update_epochs * self.config.learner.minibatches,
             memory=rehearse(self),
         )
 
@@ -294,7 +285,6 @@ class Experiment:
         """
         run_dir = choose_folder(self.config, self.algorithm.name)
         held_out = self.eval_env()
-        self.budget()
         for source in (self.env.tasks, held_out.tasks):
             for _ in source:  # every row is checked here, so that a bad one stops nothing that has begun
                 pass
@@ -325,29 +315,30 @@ class Experiment:
         self, run_dir: Path, built: _Built, held_out: CollabEnv, progress: Progress | None
     ) -> RunResult:
         config = self.config
-        samples, trees = self.budget()
         reports = Evaluations(run_dir / "evaluations.json")
         tracker = Tracker(run_dir, config, self.expected_samples())
         if progress is not None:
             tracker.rewind(progress.joint_samples)
             reports.rewind(progress.joint_samples)
 
-        def judge(joint_samples: int, edge: bool) -> None:
+        def judge(progress: Progress, edge: bool) -> None:
             count = config.eval.final_tasks if edge else config.eval.tasks
-            report = self._evaluate(held_out, built.team, count)
-            reports.add(joint_samples, report, edge)
-            tracker.evaluation(report, joint_samples)
+            extent = extent_of(config.eval, held_out.tasks, count, last=edge and progress.joint_samples > 0)
+            report = self._evaluate(held_out, built.team, extent)
+            if config.eval.greedy_too:
+                report["greedy"] = self._evaluate(held_out, built.team, extent, greedy=True)
+            reports.add(progress, report, edge)
+            tracker.evaluation(report, progress.joint_samples)
 
-        collector = self.collector(built.team, built.clock)
         trainer = Trainer(
-            collector,
+            self.collector(built.team, built.clock),
             built.learner,
             self.env.tasks,
             seed=config.run.seed,
             tasks_per_update=self.tasks_per_update,
-            budget=samples,
-            task_budget=trees,
-            eval_every=config.eval.every or max(1, self.expected_samples() // 10),
+            budget=self.budget,
+            eval_every=config.eval.every,
+            eval_points=config.eval.points,
             save_every=config.checkpoint.every,
             evaluate=judge,
             save=lambda state: checkpoint.save(
@@ -368,17 +359,29 @@ class Experiment:
             protocol: how the agents come to a joint reply (`protocols.PROTOCOLS`).
         """
         team = self.build_team(protocol)
-        return self._evaluate(self.eval_env(), team, self.config.eval.final_tasks, protocol)
+        env = self.eval_env()
+        return self._evaluate(env, team, self._last_extent(env), protocol=protocol)
 
-    def _evaluate(self, env: CollabEnv, team: AgentTeam, count: int, protocol: str = "parallel") -> Report:
-        config = self.config.eval
+    def _last_extent(self, env: CollabEnv) -> Extent:
+        return extent_of(self.config.eval, env.tasks, self.config.eval.final_tasks, last=True)
+
+    def _evaluate(
+        self,
+        env: CollabEnv,
+        team: AgentTeam,
+        extent: Extent,
+        *,
+        greedy: bool = False,
+        protocol: str = "parallel",
+    ) -> Report:
+        config, (tasks, samples) = self.config.eval, extent
         return evaluate(
             env,
             team,
-            env.tasks[:count] if count else env.tasks,
+            tasks,
             seed=config.seed,
-            samples=config.samples,
-            greedy=config.greedy,
+            samples=samples,
+            greedy=config.greedy or greedy,
             keep=self.config.track.samples,
             protocol=protocol,
         )
@@ -387,7 +390,7 @@ class Experiment:
         self, run_dir: Path, done: Progress, reports: Evaluations, held_out: CollabEnv
     ) -> RunResult:
         config = self.config
-        tasks = held_out.tasks[: config.eval.final_tasks] if config.eval.final_tasks else held_out.tasks
+        tasks, _ = self._last_extent(held_out)
         result = {
             "env": config.env_id,
             "algorithm": self.algorithm.name,
@@ -397,6 +400,7 @@ class Experiment:
             "updates": done.updates,
             "tokens": done.tokens,
             "wall_s": done.wall_s,
+            "trained_s": done.trained_s,
             "phases_s": done.phases,
             "overlapped_s": done.overlapped_s,
             "peak_memory": self.meter.peak() if self.meter else None,
@@ -409,8 +413,7 @@ class Experiment:
             },
             "versions": versions(self.device),
         }
-        text = json.dumps(result, indent=1, ensure_ascii=False)
-        (run_dir / "result.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(run_dir / "result.json", json.dumps(result, indent=1, ensure_ascii=False))
         return RunResult(run_dir, result)
 
     @classmethod
@@ -438,10 +441,10 @@ class Experiment:
         env = experiment.eval_env()
         config = experiment.config.eval
         if scripted is not None:
-            tasks = env.tasks[: config.final_tasks] if config.final_tasks else env.tasks
+            tasks, _ = experiment._last_extent(env)
             kinds = parse_kinds(scripted, env.possible_agents) if isinstance(scripted, str) else scripted
             return evaluate_scripted(env, kinds, tasks, config.seed)
         folder = checkpoint.pick(run_dir, checkpoint_at)
         team = experiment.build_team(protocol, stored=True)
         checkpoint.load_team(folder, team)
-        return experiment._evaluate(env, team, config.final_tasks, protocol)
+        return experiment._evaluate(env, team, experiment._last_extent(env), protocol=protocol)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import collm_envs
+from collm_agents.budget import UNITS
 from collm_agents.config import DEFAULT_ALGORITHM, Config, EvalConfig
 from collm_agents.explain import OPEN_SECTIONS, explain
 from collm_agents.layers import find_preset, read_layers
@@ -45,7 +46,8 @@ ALIASES: dict[str, str] = {
     "update_epochs": "learner.update_epochs",
 }
 # What an evaluation on its own takes, and the field of [eval] it sets: it counts as a run's last one.
-EVAL_KEYS = {field.name: field.name for field in dataclasses.fields(EvalConfig) if field.name != "every"}
+_COURSE = ("every", "points", "greedy_too")  # fields of [eval] that are about the evaluations along a run
+EVAL_KEYS = {field.name: field.name for field in dataclasses.fields(EvalConfig) if field.name not in _COURSE}
 EVAL_KEYS["tasks"] = "final_tasks"
 _SIMPLE_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
 
@@ -137,8 +139,8 @@ def load_config(
         algorithm={"name": algorithm, **known.read_open("algorithm", tree.pop("algorithm", {}))},
         **sections,
     )
-    if not config.run.joint_samples and not config.run.task_passes:
-        raise SettingError("the run has no budget: run.joint_samples and run.task_passes are both 0")
+    if not any(getattr(config.run, unit) for unit in UNITS):
+        raise SettingError(f"the run has no budget: run.{', run.'.join(UNITS)} are all 0")
     return config
 
 
@@ -202,21 +204,27 @@ def _plant(tree: Tree, path: tuple[str, ...], item: _Given) -> None:
 
 
 def _choose_budget(tree: Tree) -> None:
-    """Keep the budget that the last layer names: joint samples or passes over the tasks, never both."""
+    """Keep the budget that the last layer names; a run has one, and none of its own rules out the default."""
     run = tree.get("run")
     if not isinstance(run, dict):
         return
-    samples, passes = (
-        item if isinstance(item, _Given) and item.value not in (0, "") else None
-        for item in (run.get("joint_samples"), run.get("task_passes"))
-    )
-    if samples and passes:
-        if samples.layer == passes.layer:
-            raise samples.error("give run.joint_samples or run.task_passes as the budget, not both")
-        del run["joint_samples" if passes.layer > samples.layer else "task_passes"]
-        samples, passes = (None, passes) if passes.layer > samples.layer else (samples, None)
-    if passes:
-        run["joint_samples"] = dataclasses.replace(passes, value=0, text=None)
+    given = {
+        name: item
+        for name in UNITS
+        if isinstance(item := run.get(name), _Given) and item.value not in (0, "")
+    }
+    if not given:
+        return
+    last = max(item.layer for item in given.values())
+    kept = [name for name, item in given.items() if item.layer == last]
+    if len(kept) > 1:
+        both = " or ".join(f"run.{name}" for name in kept)
+        raise given[kept[0]].error(f"give {both} as the budget, not both")
+    for name in given:
+        if name not in kept:
+            del run[name]
+    if kept != ["joint_samples"]:
+        run["joint_samples"] = dataclasses.replace(given[kept[0]], value=0, text=None)
 
 
 # -- what is known ----------------------------------------------------------------------------------------

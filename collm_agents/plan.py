@@ -21,8 +21,9 @@ class Plan:
         critics: (model, tuning) by critic.
         tasks: training tasks.
         eval_tasks: held-out tasks.
-        joint_samples: budget, an upper bound where episodes may end early.
-        updates: buffers.
+        joint_samples: of the whole run, an upper bound where episodes may end early; 0 where nobody knows.
+        budget: what the run may spend otherwise, in words; empty where `joint_samples` says it.
+        updates: buffers; 0 where nobody knows.
         samples_per_update: joint samples in a buffer of full trees.
         optimizer_steps: of each agent.
         memory: estimate in bytes.
@@ -39,15 +40,22 @@ class Plan:
     samples_per_update: int
     optimizer_steps: int
     memory: Footprint
+    budget: str = ""
 
     def __str__(self) -> str:
         lines = [f"environment      {self.env}: {self.tasks} training tasks, {self.eval_tasks} held out"]
         lines.append(f"algorithm        {self.algorithm}")
         for name, (model, tuning) in {**self.agents, **self.critics}.items():
             lines.append(f"  {name:<14} {model} ({tuning})")
-        lines.append(f"budget           {self.joint_samples:,} joint samples at most")
-        lines.append(f"updates          {self.updates:,} of up to {self.samples_per_update:,} joint samples")
-        lines.append(f"optimizer steps  {self.optimizer_steps:,} per agent")
+        if self.budget:
+            lines.append(f"budget           {self.budget}")
+            lines.append(f"updates          of up to {self.samples_per_update:,} joint samples")
+        else:
+            lines.append(f"budget           {self.joint_samples:,} joint samples at most")
+            lines.append(
+                f"updates          {self.updates:,} of up to {self.samples_per_update:,} joint samples"
+            )
+            lines.append(f"optimizer steps  {self.optimizer_steps:,} per agent")
         lines.append(f"memory           {self.memory.peak / GIB:.2f} GiB at most, an estimate; by part:")
         sizes = [(field.name, getattr(self.memory, field.name)) for field in fields(self.memory)]
         lines.extend(f"  {name:<14} {size / GIB:.3f} GiB" for name, size in sizes)

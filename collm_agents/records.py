@@ -28,7 +28,7 @@ class Point:
     Attributes:
         joint_samples: joint samples trained on so far.
         tokens: reply tokens drawn in training so far.
-        wall_s: seconds so far, evaluations included.
+        wall_s: seconds of training so far; evaluations, checkpoints and loading are not counted.
         episodes: episodes played here.
         metrics: mean by name, such as `score`, `return`, `success`.
     """

@@ -126,7 +126,7 @@ def about_rows(results: Results) -> list[tuple[str, str]]:
     if budgets:
         low, high = min(budgets), max(budgets)
         rows.append(("joint samples of a run", f"{low}" if low == high else f"{low} to {high}"))
-        rows.append(("hours of all finished runs", f"{_hours(results):.2f}"))
+        rows.append(("hours of training, all finished runs", f"{_hours(results):.2f}"))
     settings = sorted({" ".join(run.settings) for run in records if run.settings})
     if settings:
         more = f" and {len(settings) - 6} more sets" if len(settings) > 6 else ""

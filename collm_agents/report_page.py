@@ -29,7 +29,7 @@ from collm_agents.report_numbers import (
     ways,
 )
 
-AXIS_NAMES = {"joint_samples": "joint samples", "tokens": "tokens", "wall_s": "wall time (s)"}
+AXIS_NAMES = {"joint_samples": "joint samples", "tokens": "tokens", "wall_s": "training time (s)"}
 AGGREGATE_NOTES = {
     "iqm": "Mean of the middle half of all runs.",
     "median": "Median over tasks of the mean over runs.",

@@ -7,16 +7,21 @@ import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collm_agents.config import Config
 from collm_agents.evaluate import Report
 from collm_agents.overrides import load_config
 from collm_envs.errors import InputError, SettingError
 
+if TYPE_CHECKING:
+    from collm_agents.trainer import Progress
+
+EPISODES = "episodes.jsonl"
+
 
 class Evaluations:
-    """The evaluations of a run: all their metrics in a file, the first and last whole."""
+    """The evaluations of a run, in a file with what had been spent; `episodes.jsonl` has the last one's."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -27,14 +32,41 @@ class Evaluations:
         """Reports of the start and the end."""
         return [{"metrics": k["metrics"], "samples": k["samples"]} for k in self._kept if k["edge"]]
 
-    def add(self, joint_samples: int, report: Report, edge: bool) -> None:
-        """Keep one evaluation."""
-        self._kept.append({"joint_samples": joint_samples, "edge": edge, **report})
-        self._file.write_text(json.dumps(self._kept, ensure_ascii=False) + "\n", encoding="utf-8")
+    def add(self, progress: Progress, report: Report, edge: bool) -> None:
+        """Keep one evaluation; its `wall_s` is `Progress.trained_s`, `greedy` the one without draws, if any."""
+        greedy = report.get("greedy", {})
+        episodes = [{**row, "greedy": False} for row in report["episodes"]]
+        if edge:
+            episodes += [{**row, "greedy": True} for row in greedy.get("episodes", ())]
+            lines = (json.dumps(row, ensure_ascii=False) for row in episodes)
+            write_whole(self._file.with_name(EPISODES), "\n".join(lines))
+        spent = {
+            "joint_samples": progress.joint_samples,
+            "tokens": progress.tokens,
+            "wall_s": progress.trained_s,
+        }
+        kept = {**spent, "edge": edge, **_counted(report)}
+        self._kept.append({**kept, "greedy": _counted(greedy)} if greedy else kept)
+        write_whole(self._file, json.dumps(self._kept, ensure_ascii=False))
 
     def rewind(self, joint_samples: int) -> None:
         """Forget evaluations beyond a checkpoint."""
         self._kept = [k for k in self._kept if k["joint_samples"] <= joint_samples]
+
+
+def _counted(report: Report) -> dict[str, Any]:
+    return {
+        "episodes": len(report["episodes"]),
+        "metrics": report["metrics"],
+        "samples": report["samples"],
+    }
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one, never half of one."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(file)
 
 
 def versions(device: str) -> dict[str, str]:

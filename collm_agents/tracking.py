@@ -38,7 +38,7 @@ class Tracker:
     Args:
         run_dir: folder of the run; it exists.
         config: the run's settings; `track` is read here.
-        budget: joint samples of the whole run, for the progress bar.
+        budget: joint samples of the whole run, for the progress bar; 0 where nobody knows.
     """
 
     def __init__(self, run_dir: str | Path, config: Config, budget: int) -> None:
@@ -215,7 +215,7 @@ class _LiveView:
             TextColumn("joint samples"),
             TimeRemainingColumn(),
         )
-        self._bar = self._progress.add_task("", total=max(budget, 1))
+        self._bar = self._progress.add_task("", total=budget or None)
         self._lines: dict[str, str] = {}
         self._live = Live(self._draw(), refresh_per_second=4)
         self._live.start()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from collm_agents.batch import Rollouts
+from collm_agents.budget import Budget
 from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.draws import derive
@@ -32,9 +33,10 @@ class Progress:
         tasks: trees grown; also the place in the task order.
         tokens: reply tokens drawn in training.
         wall_s: seconds spent, evaluations included.
-        phases: of those, exclusive seconds of the main thread by phase (`clock.PHASES`).
+        phases: of wall_s, exclusive seconds of the main thread by phase (`clock.PHASES`).
         overlapped_s: seconds in which judges worked while the main thread did other things.
         evaluated: joint samples at the last evaluation; -1 before the first.
+        evaluated_at: the counter that the budget is in, at the last evaluation.
         saved: joint samples at the last checkpoint; -1 before the first.
     """
 
@@ -46,11 +48,17 @@ class Progress:
     phases: dict[str, float] = field(default_factory=dict)
     overlapped_s: float = 0.0
     evaluated: int = -1
+    evaluated_at: float = 0.0
     saved: int = -1
+
+    @property
+    def trained_s(self) -> float:
+        """Seconds spent, evaluations and checkpoints apart."""
+        return self.wall_s - self.phases.get("evaluate", 0.0) - self.phases.get("save", 0.0)
 
 
 class Trainer:
-    """Runs a budget of joint samples or tasks.
+    """Trains to the end of a budget.
 
     Args:
         collector: plays the tasks.
@@ -58,11 +66,11 @@ class Trainer:
         tasks: training tasks, gone through in an order shuffled anew each pass.
         seed: the run's seed.
         tasks_per_update: trees per update.
-        budget: joint samples, or 0.
-        task_budget: trees, or 0; one of the two is given.
-        eval_every: joint samples between evaluations.
+        budget: how long.
+        eval_every: joint samples between evaluations, or 0.
+        eval_points: with `eval_every` 0, evaluations after the first, at equal shares of the budget.
         save_every: joint samples between checkpoints beside those at evaluations; 0 for none.
-        evaluate: called with whether this is the first or last one; its time counts as the run's.
+        evaluate: called with the progress and whether this is the first or last one.
         save: called with the progress as plain data, after each evaluation and where it is due.
         tracker: is told about every update.
         clock: shared with collector and learner.
@@ -76,27 +84,26 @@ class Trainer:
         *,
         seed: int,
         tasks_per_update: int,
-        budget: int,
-        task_budget: int,
-        eval_every: int,
+        budget: Budget,
+        eval_every: int = 0,
+        eval_points: int = 10,
         save_every: int = 0,
-        evaluate: Callable[[int, bool], Any],
+        evaluate: Callable[[Progress, bool], Any],
         save: Callable[[dict[str, Any]], Any],
         tracker: Tracker,
         clock: Clock,
     ) -> None:
         self.collector, self.learner, self.tasks, self.seed = collector, learner, tasks, seed
-        self.tasks_per_update, self.budget, self.task_budget = tasks_per_update, budget, task_budget
-        self.save_every = save_every
-        self.eval_every, self.evaluate, self.save, self.tracker = eval_every, evaluate, save, tracker
+        self.tasks_per_update, self.budget, self.save_every = tasks_per_update, budget, save_every
+        self.eval_every, self.eval_points = eval_every, eval_points
+        self.evaluate, self.save, self.tracker = evaluate, save, tracker
         self.progress = Progress()
         self.clock = clock
 
     @property
     def spent(self) -> float:
         """Share of the budget that is spent."""
-        p = self.progress
-        return p.joint_samples / self.budget if self.budget else p.tasks / self.task_budget
+        return self.budget.spent(self.progress)
 
     @property
     def done(self) -> bool:
@@ -116,6 +123,7 @@ class Trainer:
         self._visit(note)
         while not self.done:
             self._update()
+            note()
             self._visit(note)
         note()
         return self.progress
@@ -124,10 +132,10 @@ class Trainer:
         """Evaluate and save where it is due; `note` brings the progress's times up to date."""
         p = self.progress
         edge = p.evaluated < 0 or self.done
-        if p.evaluated != p.joint_samples and (edge or p.joint_samples >= p.evaluated + self.eval_every):
+        if p.evaluated != p.joint_samples and (edge or self._evaluation_is_due()):
             with self.clock.phase("evaluate"):
-                self.evaluate(p.joint_samples, edge)
-            p.evaluated = p.joint_samples
+                self.evaluate(p, edge)
+            p.evaluated, p.evaluated_at = p.joint_samples, getattr(p, self.budget.unit)
             p.saved = -1  # what was measured is kept
         due = p.saved < 0 or (self.save_every and p.joint_samples >= p.saved + self.save_every)
         if due:
@@ -135,6 +143,16 @@ class Trainer:
             note()
             with self.clock.phase("save"):
                 self.save(asdict(p))
+
+    def _evaluation_is_due(self) -> bool:
+        p = self.progress
+        if self.eval_every:
+            return p.joint_samples >= p.evaluated + self.eval_every
+
+        def passed(counter: float) -> float:  # marks behind a counter, without a rounded share in between
+            return counter * self.eval_points // self.budget.amount
+
+        return passed(getattr(p, self.budget.unit)) > passed(p.evaluated_at)
 
     def _update(self) -> None:
         p = self.progress
@@ -165,9 +183,8 @@ class Trainer:
     def _next_tasks(self, first: int) -> Iterator[Task]:
         """The tasks of an update whose trees begin at a place in the order; the place is all that is remembered."""
         count = len(self.tasks)
-        left = max(0, self.task_budget - first) if self.task_budget else self.tasks_per_update
         current, order = -1, np.arange(0)
-        for place in range(first, first + min(self.tasks_per_update, left)):
+        for place in range(first, first + int(min(self.tasks_per_update, self.budget.left(first)))):
             if place // count != current:
                 current = place // count
                 order = np.random.default_rng(derive(self.seed, "tasks", current)).permutation(count)

@@ -23,13 +23,15 @@ BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 
 
 def resolve(name: str) -> str:
-    """What Hugging Face is asked for: the shipped folder for `builtin`, else the name itself.
+    """What Hugging Face is asked for: the shipped folder for `builtin`, FOLDER for `builtin:FOLDER`, else the name.
 
     Raises:
         InputError: for a path that is not there.
     """
     if name == "builtin":
         return str(BUILTIN_FOLDER)
+    if name.startswith("builtin:"):
+        name = str(Path(name.removeprefix("builtin:")).expanduser().absolute())
     looks_like_path = (
         name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).expanduser().exists()
     )

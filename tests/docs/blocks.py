@@ -7,9 +7,10 @@ The info string says what is done with a block:
 - ```` ```bash needs-hub ````: `collm train` commands, run with `--dry-run` and the hub offline.
 - ```` ```python run ````: run as a script.
 - ```` ```toml config ````: must load through `load_config`.
+- ```` ```toml suite ````: must be a suite all of whose runs could begin.
 - ```` ```text ````: not run.
 
-`file=NAME` behind `python run` or `toml config` saves the block under that name, for the blocks that follow.
+`file=NAME` behind `python run` or a `toml` tag saves the block under that name, for the blocks that follow.
 The blocks of a page run in order in one folder, beside links to `examples/` and, where they exist, the shared
 data sets. Any other fence is an error: a block that nobody runs is a block that rots.
 """
@@ -30,7 +31,7 @@ SHARED = ROOT.parent / "shared"
 TAGS = {
     "bash": ("run", "setup", "needs-hub"),
     "python": ("run",),
-    "toml": ("config",),
+    "toml": ("config", "suite"),
     "text": (),
 }
 LIMIT_S = 300
@@ -231,11 +232,15 @@ class Workshop:
 
     def _load(self, block: Block) -> None:
         from collm_agents.overrides import load_config
+        from collm_agents.suite_file import find_suite
         from collm_envs import InputError
 
         file = self.cwd / (block.file or f"block_{block.line}.toml")
         file.write_text(block.body, encoding="utf-8")
         try:
-            load_config(files=[file])
+            if block.tag == "suite":
+                find_suite(str(file)).runs()
+            else:
+                load_config(files=[file])
         except InputError as error:
             raise block.error(str(error)) from error

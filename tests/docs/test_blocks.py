@@ -73,6 +73,7 @@ def test_blocks_of_a_page_share_a_folder(tmp_path):
         "```bash setup\npip install collm\n```\n",
         "```bash needs-hub\ncollm envs\n```\n",
         "```bash needs-hub\ncollm train writing/tldr-v0 team.engine=Qwen/Qwen3-0.6B\n```\n",
+        "```toml suite\nseed = 1\n```\n",
         "```toml config\n[run]\nsed = 1\n```\n",
     ],
 )

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -5,9 +6,10 @@ import pytest
 import torch
 from tiny_models import save_llama, save_qwen3
 
-from collm_agents.config import LoraConfig
+from collm_agents.config import LoraConfig, resolve_tuning, resolved
 from collm_agents.models import loading
 from collm_agents.models.backbone import Backbone
+from collm_agents.overrides import load_config
 from collm_envs.errors import InputError
 
 
@@ -115,6 +117,19 @@ def test_a_tokenizer_bigger_than_the_model_is_an_error(folders, tmp_path):
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "warp"])
 def test_a_device_that_is_not_there_is_an_error(device):
     assert device in one_line(lambda: loading.pick_device(device))
+
+
+def test_a_rebuilt_built_in_model_has_the_built_in_ones_defaults(tmp_path):
+    folder = shutil.copytree(loading.BUILTIN_FOLDER, tmp_path / "mine")
+    assert loading.resolve(f"builtin:{folder}") == str(folder)
+    shipped, mine = (
+        resolved(load_config("debug/echo-v0", overrides=[f"model={name}"]), reply_words=1)
+        for name in ("builtin", f"builtin:{folder}")
+    )
+    assert dataclasses.replace(mine, team=shipped.team) == shipped
+    assert mine.team.sampling == shipped.team.sampling
+    assert resolve_tuning("auto", f"builtin:{folder}") == "full"
+    assert "does not exist" in one_line(lambda: loading.load_config(f"builtin:{tmp_path / 'absent'}"))
 
 
 def test_auto_resolves_to_what_the_device_does_well():

@@ -1,0 +1,167 @@
+"""One run of a benchmark in its folder: what it was started with, how far it came, and its records.
+
+For `benchmark`, which starts them. `run.json` is the run's own file; `train` is the folder of `collm train`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from collm_agents.records import Point, Record
+from collm_agents.results import write_whole
+from collm_agents.suite import Run
+from collm_envs.errors import InputError
+
+State = Literal["new", "started", "failed", "done"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run and its folder."""
+
+    run: Run
+    folder: Path
+
+    @property
+    def train(self) -> Path:
+        """The folder of `collm train`."""
+        return self.folder / "train"
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """What the run is, and what it is to be started with."""
+        run = self.run
+        return {
+            "environment": run.environment,
+            "task": run.task,
+            "algorithm": run.algorithm,
+            "seed": run.seed,
+            "preset": run.preset,
+            "greedy": list(run.greedy),
+            "settings": list(run.settings),
+        }
+
+    def stored(self) -> dict[str, Any]:
+        """What `run.json` says; empty where there is none.
+
+        Raises:
+            InputError: when it is not what this module writes.
+        """
+        file = self.folder / "run.json"
+        if not file.is_file():
+            return {}
+        try:
+            found = json.loads(file.read_text("utf-8"))
+            return {**found, "state": found["state"], "wall_s": float(found["wall_s"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{file}: not the file of a run ({error!r}); remove it to run it again"
+            ) from None
+
+    def state(self) -> State:
+        """How far the run came."""
+        return self.stored().get("state", "new")
+
+    def change(self) -> str:
+        """What differs from what the run was started with; empty where nothing does."""
+        stored = self.stored()
+        if not stored:
+            return ""
+        for name, wanted in self.wanted.items():
+            before = stored.get(name)
+            if name == "settings" and before != wanted:
+                old, new = (set(words or ()) for words in (before, wanted))
+                return f"{' '.join(sorted(old - new)) or 'none'} then, {' '.join(sorted(new - old)) or 'none'} now"
+            if before != wanted:
+                return f"{name} {before!r} then, {wanted!r} now"
+        return ""
+
+    def slim(self) -> None:
+        """Drop what only further training needs, critics and optimizers; agents can be evaluated as before."""
+        for place in self.train.glob("checkpoints/[0-9]*"):
+            (place / "learner.pt").unlink(missing_ok=True)
+            shutil.rmtree(place / "critics", ignore_errors=True)
+
+    def note(self, state: State, wall_s: float, commits: Sequence[str], **more: Any) -> None:
+        """Write `run.json`.
+
+        Args:
+            state: how far the run came.
+            wall_s: seconds of all its programs so far.
+            commits: the code that they ran.
+            more: `error` or `records`.
+        """
+        known = {**self.wanted, "state": state, "wall_s": round(wall_s, 2), "commits": list(commits)}
+        text = json.dumps({**known, **more}, ensure_ascii=False)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / "run.json", text)
+
+
+def read_run(place: Place) -> list[Record]:
+    """The records of a finished run, one for each way it was evaluated.
+
+    Args:
+        place: the run; its folder has what `collm train` wrote.
+    """
+    run = place.run
+    result = json.loads((place.train / "result.json").read_text("utf-8"))
+    kept = json.loads((place.train / "evaluations.json").read_text("utf-8"))
+    references = {kind: _means(report) for kind, report in result["references"].items()}
+    found = []
+    for greedy in run.greedy:
+        points = [_point(own, own["greedy"] if greedy and len(run.greedy) > 1 else own) for own in kept]
+        found.append(
+            Record(
+                run.environment,
+                run.task_of(greedy),
+                run.algorithm,
+                run.seed,
+                points=tuple(points),
+                final=points[-1],
+                references=references,
+                high=float(result["high"]),
+                variant=result["variant"],
+                settings=_settings(run),
+            )
+        )
+    return found
+
+
+def _point(spent: Mapping[str, Any], report: Mapping[str, Any]) -> Point:
+    return Point(spent["joint_samples"], spent["tokens"], spent["wall_s"], report["episodes"], _means(report))
+
+
+def _means(report: Mapping[str, Any]) -> dict[str, float]:
+    return {name: stats["mean"] for name, stats in report["metrics"].items()}
+
+
+def _settings(run: Run) -> tuple[str, ...]:
+    return (*([f"--preset {run.preset}"] if run.preset else []), *run.settings)
+
+
+def record_of(own: Mapping[str, Any]) -> Record:
+    """A record from its plain form."""
+    points = tuple(Point(**point) for point in own["points"])
+    return Record(
+        **{**own, "points": points, "final": Point(**own["final"]), "settings": tuple(own["settings"])}
+    )
+
+
+def failed_record(run: Run, greedy: bool, error: str) -> Record:
+    """The record of a run that failed."""
+    place = (run.environment, run.task_of(greedy), run.algorithm, run.seed)
+    return Record(*place, settings=_settings(run), error=error)
+
+
+def last_words(file: Path, code: int) -> str:
+    """Why a program failed: the last line it wrote, or the signal it died of."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    lines = [line.strip() for line in file.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("collm: error: ") if lines else f"exit code {code}, without a word"

@@ -1,0 +1,338 @@
+"""`Benchmark`: a suite's runs, each a program of its own, gone on with wherever they were left, and put together.
+
+For `collm bench` and for scripts. A run lives in `OUT/runs/KEY` (see `bench_run`). What is finished is never done
+again, what was interrupted goes on from its checkpoint, what failed begins anew, and what was started with other
+settings than the suite now has is refused. Nothing here trains, and nothing here judges who is better.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from collm_agents.bench_run import Place, failed_record, last_words, read_run, record_of
+from collm_agents.pool import Job, Pool
+from collm_agents.records import Record, Results, write_results
+from collm_agents.results import EPISODES
+from collm_agents.suite import WARMSTART, Run, Suite
+from collm_envs.errors import CollmError, InputError
+
+COLUMNS = ("score", "success", "return", "turns", "reply_tokens")
+NO_PARQUET = "episodes.parquet was not written: pip install 'collm[data]'"
+
+
+class Stopped(CollmError):
+    """A signal came before the end; everything is left so that the same call goes on.
+
+    Attributes:
+        code: what a shell calls it.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.code = 128 + number
+
+
+class Benchmark:
+    """A suite in a folder.
+
+    Args:
+        suite: what to run.
+        out: folder; made where it is missing.
+        processes: programs at once.
+        gpus: entries of CUDA_VISIBLE_DEVICES that runs are dealt out to.
+        slim: drop critics and optimizers of a run once it is finished.
+        redo: run again what was started with other settings, in place of refusing it.
+        said: called with a line for people when something ended.
+        seen: called now and then with (ended, failed, all, names of what is running, seconds left or None).
+        trainer: command that trains, in place of `collm train`'s.
+
+    Raises:
+        InputError: for a suite or a folder that cannot be used.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        out: Path,
+        *,
+        processes: int = 0,
+        gpus: Sequence[str] = (),
+        slim: bool = False,
+        redo: bool = False,
+        said: Callable[[str], Any] = lambda line: None,
+        seen: Callable[[int, int, int, Sequence[str], float | None], Any] = lambda *told: None,
+        trainer: Sequence[str] = (sys.executable, "-m", "collm_agents.cli", "train"),
+    ) -> None:
+        self.suite, self.out, self.gpus = suite, out.expanduser(), tuple(gpus)
+        self.slim, self.redo = slim, redo
+        self.processes = processes or cores()
+        self.said, self.seen, self.trainer = said, seen, tuple(trainer)
+        self.places = [Place(run, self.out / "runs" / run.key) for run in suite.runs()]
+        self._took: list[float] = []
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{out} is not a folder")
+
+    def missing(self) -> list[Place]:
+        """Runs that are not finished, in order.
+
+        Raises:
+            InputError: where one was started with other settings, unless it may be done again.
+        """
+        for place in self.places:
+            if (change := place.change()) and not self.redo:
+                raise InputError(
+                    f"{place.folder}: started with other settings: {change}. Take another --out, or --redo to do "
+                    "such runs again"
+                )
+        return [place for place in self.places if place.change() or place.state() != "done"]
+
+    def run(self) -> Results:
+        """Run what is missing, and write the merged files.
+
+        Returns:
+            All records, those of failed runs too.
+
+        Raises:
+            Stopped: when a signal came before the end.
+            InputError: when another call is at work in the folder.
+        """
+        with self._locked() as lock:
+            missing = self.missing()
+            self._rebuild_models(missing, lock)
+            ended, failed = len(self.places) - len(missing), 0
+
+            def count(place: Place, seconds: float) -> None:
+                nonlocal ended, failed
+                ended, failed = ended + 1, failed + (place.state() == "failed")
+                self.said(f"{ended}/{len(self.places)} {self._told(place, seconds)}")
+
+            def told(running: Sequence[Job], waiting: int) -> None:
+                names = [job.name for job in running]
+                self.seen(ended, failed, len(self.places), names, self._left(len(running), waiting))
+
+            jobs = [self._job(place, count) for place in missing]
+            self._pool(lock, told, jobs)
+            return self._write()
+
+    def guess_s(self, run: Run) -> float | None:
+        """Seconds that a run may take: as long as its like did here, else by `suites/rates.json`; None: unknown."""
+        alike = [
+            place.stored()["wall_s"]
+            for place in self.places
+            if (place.run.environment, place.run.algorithm) == (run.environment, run.algorithm)
+            and place.state() == "done"
+        ]
+        return sum(alike) / len(alike) if alike else self.suite.rated_s(run)
+
+    # -- programs --------------------------------------------------------------------------------------------
+
+    def _job(self, place: Place, count: Callable[[Place, float], Any]) -> Job:
+        def finish(code: int, seconds: float) -> None:
+            self._finish(place, code, seconds)
+            self._took.append(seconds)
+            count(place, seconds)
+
+        return Job(place.run.key, place.folder, lambda: self._begin(place), finish)
+
+    def _begin(self, place: Place) -> list[str]:
+        """Make the folder ready and say the command: going on where there is a checkpoint, else from the start."""
+        stored, run, now = place.stored(), place.run, commit()
+        anew = stored.get("state") != "started" or bool(place.change())
+        if not anew and any(place.train.glob("checkpoints/[0-9]*/progress.json")):
+            earlier = stored["commits"]
+            place.note("started", stored["wall_s"], [*earlier, *([now] if now not in earlier else [])])
+            return [*self.trainer, "--resume", str(place.train)]
+        shutil.rmtree(place.folder, ignore_errors=True)
+        place.note("started", 0.0, [now])
+        preset = ["--preset", run.preset] if run.preset else []
+        settings = [self._located(word) for word in run.settings]
+        return [*self.trainer, run.environment, *preset, *settings, f"run.out={place.train}"]
+
+    def _located(self, word: str) -> str:
+        key, _, value = word.partition("=")
+        if key == "team.model" and value.startswith(WARMSTART):
+            return f"{key}=builtin:{self._warmstart(value).absolute()}"
+        return word
+
+    def _finish(self, place: Place, code: int, seconds: float) -> None:
+        stored = place.stored()
+        wall_s, commits = stored["wall_s"] + seconds, stored["commits"]
+        error = "" if code == 0 else last_words(place.folder / "stderr.txt", code)
+        if not error:
+            try:
+                records = [asdict(record) for record in read_run(place)]
+            except (OSError, ValueError, LookupError, TypeError) as broken:
+                error = f"its files cannot be read: {type(broken).__name__}: {broken}"
+            else:
+                place.note("done", wall_s, commits, records=records)
+                if self.slim:
+                    place.slim()
+                return
+        place.note("failed", wall_s, commits, error=error)
+
+    def _warmstart(self, model: str) -> Path:
+        return self.out / "warmstarts" / model.removeprefix(WARMSTART)
+
+    def _rebuild_models(self, missing: Sequence[Place], lock: int) -> None:
+        """Build the warm starts that are named and not there yet."""
+        named = {place.run.model for place in missing if place.run.model.startswith(WARMSTART)}
+        folders = [self._warmstart(model) for model in sorted(named) if not self._warmstart(model).is_dir()]
+
+        def job(folder: Path) -> Job:
+            part, log = folder.with_name(f".{folder.name}.part"), folder.with_name(f"{folder.name}-log")
+            words = [sys.executable, "-m", "collm_agents.models.warmstart", "--no-report"]
+
+            def begin() -> list[str]:
+                shutil.rmtree(part, ignore_errors=True)
+                log.mkdir(parents=True, exist_ok=True)
+                return [*words, "--seed", folder.name, "--out", str(part)]
+
+            def finish(code: int, seconds: float) -> None:
+                if code:
+                    raise CollmError(f"{folder}: no warm start: {last_words(log / 'stderr.txt', code)}")
+                part.rename(folder)
+                self.said(f"warm start {folder.name} built in {seconds:.0f} s")
+
+            return Job(f"warm start {folder.name}", log, begin, finish)
+
+        def told(running: Sequence[Job], waiting: int) -> None:
+            self.seen(0, 0, len(self.places), [job.name for job in running], None)
+
+        self._pool(lock, told, [job(folder) for folder in folders])
+
+    def _pool(self, lock: int, told: Callable[[Sequence[Job], int], Any], jobs: Sequence[Job]) -> None:
+        pool = Pool(self.processes, self.gpus, kept_open=[lock], told=told)
+        if not pool.run(jobs):
+            done = sum(place.state() == "done" for place in self.places)
+            raise Stopped(
+                f"stopped by {signal.Signals(pool.stopped_by).name} with {done} of {len(self.places)} runs done; "
+                "the same command goes on from here",
+                pool.stopped_by,
+            )
+
+    def _left(self, running: int, waiting: int) -> float | None:
+        if not self._took:
+            return None
+        each = sum(self._took) / len(self._took)
+        return each * (waiting + running / 2) / (len(self.gpus) or self.processes)
+
+    def _told(self, place: Place, seconds: float) -> str:
+        stored = place.stored()
+        if stored["state"] == "failed":
+            return f"{place.run.key} FAILED after {seconds:.0f} s: {stored['error']}"
+        metrics = stored["records"][0]["final"]["metrics"]
+        return (
+            f"{place.run.key} {seconds:.0f} s  score {metrics['score']:.3f}  success {metrics['success']:.3f}"
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Hold the folder. Programs inherit the lock, so one that was left behind holds it to its end."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        with (self.out / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(
+                    f"{self.out}: another `collm bench` is at work there, or a run that one left behind"
+                ) from None
+            yield file.fileno()
+
+    # -- results ---------------------------------------------------------------------------------------------
+
+    def records(self) -> list[Record]:
+        """Records of all runs that were tried, read from their `run.json`."""
+        found = []
+        for place in self.places:
+            stored = place.stored()
+            if stored.get("state") == "done":
+                found += [record_of(own) for own in stored["records"]]
+            elif stored.get("state") == "failed":
+                found += [failed_record(place.run, greedy, stored["error"]) for greedy in place.run.greedy]
+        return found
+
+    def _write(self) -> Results:
+        results = Results(tuple(self.records()), self._about())
+        write_results(results, self.out / "results.json")
+        self._write_episodes()
+        known = {place.folder.name for place in self.places}
+        others = [path.name for path in (self.out / "runs").iterdir() if path.name not in known]
+        if others:
+            self.said(f"left out: {len(others)} runs in {self.out / 'runs'} that are not of this suite")
+        return results
+
+    def _about(self) -> dict[str, Any]:
+        suite = self.suite
+        made = [place.train / "result.json" for place in self.places if place.state() == "done"]
+        commits = {name for place in self.places for name in place.stored().get("commits", ())}
+        if len(commits) > 1:
+            self.said(
+                f"mixed: the runs are of {len(commits)} states of the code: {', '.join(sorted(commits))}"
+            )
+        versions = [json.loads(file.read_text("utf-8"))["versions"] for file in made]
+        return {
+            "suite": suite.name,
+            "budget": dict([suite.budget]),
+            "seeds": list(suite.seeds),
+            "evaluation": {"points": suite.points, "tasks": suite.tasks, "greedy": list(suite.greedy)},
+            "commit": ", ".join(sorted(commits)),
+            "machine": f"{platform.machine()}, {cores()} cores",
+            "versions": [own for i, own in enumerate(versions) if own not in versions[:i]],
+        }
+
+    def _write_episodes(self) -> None:
+        """All episodes of all last evaluations, one row each."""
+        names = ("environment", "task", "algorithm", "seed", "task_id", *COLUMNS)
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        for place in self.places:
+            if place.state() != "done":
+                continue
+            for line in (place.train / EPISODES).read_text("utf-8").splitlines():
+                row, run = json.loads(line), place.run
+                own = (
+                    run.environment,
+                    run.task_of(row["greedy"] or run.greedy == (True,)),
+                    run.algorithm,
+                    run.seed,
+                )
+                values = (*own, *(row[name] for name in ("task_id", *COLUMNS)))
+                for name, value in zip(names, values, strict=True):
+                    columns[name].append(value)
+        from collm_agents.export import write_parquet
+
+        try:
+            write_parquet(columns, self.out / "episodes.parquet")
+        except ImportError:
+            self.said(NO_PARQUET)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def commit() -> str:
+    """The commit that this package lies in, `+` where files differ from it; empty outside a checkout."""
+
+    def git(*words: str) -> str:
+        home = Path(__file__).resolve().parent
+        try:
+            done = subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        return done.stdout.strip()
+
+    head = git("rev-parse", "HEAD")
+    return head + "+" * bool(head and git("status", "--porcelain", "--untracked-files=no", "."))

@@ -1,0 +1,327 @@
+"""Suites as they are written: a TOML file, or a few words of the command line.
+
+Read strictly, key by key: what is unknown, of another type or out of range is one error with file and key. What
+a suite means stands in `suite`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from collm_agents.layers import read_toml
+from collm_agents.overrides import ALIASES, parse_value
+from collm_agents.records import AXES
+from collm_agents.suite import WARMSTART, Arena, Contender, Suite
+from collm_envs import spec
+from collm_envs.errors import InputError, suggest
+from collm_envs.reward import SCHEDULES
+
+SUITES = Path(__file__).parent / "suites"
+# Said by the suite itself, or by the place a run has in it.
+_OWN = (
+    *(
+        "run.seed",
+        "run.out",
+        "algorithm.name",
+        "env.id",
+        "run.task_passes",
+        *(f"run.{axis}" for axis in AXES),
+    ),
+    *("eval.points", "eval.every", "eval.tasks", "eval.final_tasks", "eval.final_episodes", "eval.greedy"),
+    *("eval.greedy_too", "eval.samples"),
+)
+_TYPES: dict[type, str] = {
+    **{int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
+}
+T = TypeVar("T")
+
+
+class _Table:
+    """A TOML table that is read key by key; what is left at the end is an error.
+
+    Args:
+        values: the table.
+        place: what messages call it.
+    """
+
+    def __init__(self, values: Any, place: str) -> None:
+        if not isinstance(values, Mapping):
+            raise InputError(f"{place} must be a table, not {values!r}")
+        self.rest, self.place, self._known = dict(values), place, list[str]()
+
+    def at(self, key: str) -> str:
+        """A key, for messages."""
+        return f"{self.place}: {key}" if ": " not in self.place else f"{self.place}.{key}"
+
+    def pick(self, key: str, kinds: tuple[type, ...], default: Any = None) -> Any:
+        """A value of one of some types; without a default it has to be there."""
+        self._known.append(key)
+        value = self.rest.pop(key, default)
+        if value is None:
+            raise InputError(f"{self.at(key)} is missing")
+        if type(value) not in kinds:
+            names = " or ".join(_TYPES[kind] for kind in kinds)
+            raise InputError(f"{self.at(key)} must be {names}, not {value!r}")
+        return value
+
+    def one(self, key: str, kind: type[T], default: T | None = None) -> T:
+        """A value of a type."""
+        return self.pick(key, (kind,), default)
+
+    def many(self, key: str, kind: type[T], default: Sequence[T] = ()) -> tuple[T, ...]:
+        """A list of a type, or one alone."""
+        value = self.pick(key, (list, kind), list(default))
+        values = value if isinstance(value, list) else [value]
+        for item in values:
+            if type(item) is not kind:
+                raise InputError(f"{self.at(key)}: every entry must be {_TYPES[kind]}, not {item!r}")
+        return tuple(values)
+
+    def table(self, key: str) -> _Table:
+        """A table within; empty where there is none."""
+        self._known.append(key)
+        return _Table(self.rest.pop(key, {}), self.at(key))
+
+    def tables(self, key: str) -> list[_Table]:
+        """A list of tables."""
+        values = self.pick(key, (list,), [])
+        return [_Table(value, f"{self.at(key)}[{number}]") for number, value in enumerate(values)]
+
+    def done(self, known: Sequence[str] = ()) -> None:
+        """Raise where something was not read; `known` are keys that could have been."""
+        for key in self.rest:
+            raise InputError(f"{self.at(key)}: there is no such key{suggest(key, [*self._known, *known])}")
+
+
+def list_suites() -> list[str]:
+    """Names of the packaged suites."""
+    return sorted(path.stem for path in SUITES.glob("*.toml"))
+
+
+def find_suite(name: str) -> Suite:
+    """The suite of a packaged name, or of a TOML file.
+
+    Raises:
+        InputError: where there is neither, or something in it cannot be used; names file and key.
+    """
+    packaged = SUITES / f"{name}.toml"
+    file = packaged if packaged.is_file() else Path(name).expanduser()
+    if not file.is_file():
+        raise InputError(f"no suite {name!r}{suggest(name, list_suites())}")
+    return read_suite(read_toml(file), name if packaged.is_file() else str(file), file.stem)
+
+
+def read_suite(table: Mapping[str, Any], source: str, name: str = "") -> Suite:
+    """A suite from its parsed TOML.
+
+    Args:
+        table: the whole file.
+        source: what messages call it.
+        name: of the suite where it does not say.
+
+    Raises:
+        InputError: names the key.
+    """
+    whole = _Table(table, source)
+    evaluation = whole.table("evaluation")
+    algorithms = whole.table("algorithms")
+    contenders = tuple(_contender(label, algorithms.table(label)) for label in list(algorithms.rest))
+    arenas = tuple(_arena(part, {c.label for c in contenders}) for part in whole.tables("environments"))
+    suite = Suite(
+        name=_plain_name(whole.one("name", str, name), source),
+        algorithms=contenders,
+        environments=arenas,
+        seeds=_seeds(whole.pick("seeds", (int, list), 5), source),
+        budget=_budget(whole.table("budget")),
+        points=_positive(evaluation.one("points", int, Suite.points), evaluation.at("points")),
+        tasks=_positive(evaluation.one("tasks", int, Suite.tasks), evaluation.at("tasks")),
+        greedy=_greedy(evaluation.many("greedy", bool, (False,)), source),
+        settings=_checked(whole.many("settings", str), f"{source}: settings"),
+        models=_models(whole.many("models", str), source),
+        source=source,
+    )
+    for part in (evaluation, whole):
+        part.done()
+    if not contenders or not arenas:
+        raise InputError(f"{source}: needs [algorithms.LABEL] and [[environments]], at least one of each")
+    return suite
+
+
+def suite_of_words(algorithms: str, envs: str, name: str = "command-line") -> Suite:
+    """A suite from the command line.
+
+    Args:
+        algorithms: names joined by commas; `mc+rollout.samples=2` is `mc` with a setting of its own.
+        envs: ids joined by commas.
+        name: of the suite.
+    """
+    contenders = []
+    for label in _split(algorithms):
+        algorithm, *settings = label.split("+")
+        contenders.append(Contender(label, algorithm, _checked(settings, f"--algorithms {label}")))
+        _known_algorithm(algorithm, "--algorithms")
+    for env in _split(envs):
+        spec(env)
+    if not contenders or not _split(envs):
+        raise InputError("--algorithms and --envs need at least one name each")
+    return Suite(name, tuple(contenders), tuple(Arena(env) for env in _split(envs)))
+
+
+def with_words(suite: Suite, words: Sequence[str], seeds: str = "") -> Suite:
+    """A suite with settings of the command line on top.
+
+    Args:
+        suite: as it was read.
+        words: `key=value`: a budget (`joint_samples`, `tokens`, `wall_s`), `points`, `tasks`, `greedy`; `reward`
+            and `num_turns`, several joined by commas; all else is a setting of all runs.
+        seeds: a count, or seeds joined by commas (`7,` is one seed).
+    """
+    place = "command line"
+    changes: dict[str, Any] = {}
+    crossed: dict[str, Any] = {}
+    settings: list[str] = []
+    for word in words:
+        key, sign, text = word.partition("=")
+        if not sign:
+            raise InputError(f"{place}: {word!r} is not key=value")
+        value = parse_value(text)
+        if key in AXES:
+            if "budget" in changes:
+                raise InputError(f"{place}: give one budget, of {', '.join(AXES)}")
+            changes["budget"] = _budget(_Table({key: value}, place))
+            crossed["budget"] = None
+        elif key in ("points", "tasks"):
+            changes[key] = _positive(_Table({key: value}, place).one(key, int, 0), f"{place}: {key}")
+        elif key == "greedy":
+            both = [parse_value(part) for part in _split(text)]
+            changes[key] = _greedy(_Table({key: both}, place).many(key, bool), place)
+        elif key == "reward":
+            crossed[key] = _rewards(_split(text), place)
+        elif key == "num_turns":
+            turns = [parse_value(part) for part in _split(text)]
+            crossed[key] = tuple(
+                _positive(t, f"{place}: {key}") for t in _Table({key: turns}, place).many(key, int)
+            )
+        else:
+            settings += _checked([word], place)
+    if seeds:
+        numbers = [parse_value(part) for part in _split(seeds)]
+        changes["seeds"] = _seeds(numbers if "," in seeds else numbers[0], place)
+    arenas = tuple(dataclasses.replace(arena, **crossed) for arena in suite.environments)
+    return dataclasses.replace(suite, settings=(*suite.settings, *settings), environments=arenas, **changes)
+
+
+def _contender(label: str, table: _Table) -> Contender:
+    name = _known_algorithm(table.one("algorithm", str, label), table.at("algorithm"))
+    settings = _checked(table.many("settings", str), table.at("settings"))
+    table.done()
+    return Contender(label, name, settings)
+
+
+def _arena(table: _Table, labels: set[str]) -> Arena:
+    env = table.one("env", str)
+    try:
+        spec(env)
+    except InputError as error:
+        raise InputError(f"{table.at('env')}: {error}") from None
+    presets = table.table("presets")
+    chosen = {label: presets.one(label, str) for label in list(presets.rest)}
+    for label in chosen:
+        if label not in labels:
+            raise InputError(f"{presets.at(label)}: no such algorithm{suggest(label, labels)}")
+    budget = table.table("budget")
+    arena = Arena(
+        env,
+        _rewards(table.many("reward", str), table.at("reward")),
+        tuple(_positive(turns, table.at("num_turns")) for turns in table.many("num_turns", int)),
+        _checked(table.many("settings", str), table.at("settings")),
+        chosen,
+        _budget(budget) if budget.rest else None,
+    )
+    table.done()
+    return arena
+
+
+def _budget(table: _Table) -> tuple[str, float]:
+    given = [axis for axis in AXES if axis in table.rest]
+    if len(given) != 1:
+        raise InputError(f"{table.place}: give exactly one of {', '.join(AXES)}")
+    kind = (int, float) if given[0] == "wall_s" else (int,)
+    amount = table.pick(given[0], kind)
+    table.done(AXES)
+    if amount <= 0:
+        raise InputError(f"{table.at(given[0])} must be greater than 0, not {amount}")
+    return given[0], float(amount)
+
+
+def _seeds(value: Any, source: str) -> tuple[int, ...]:
+    seeds = list(range(value)) if type(value) is int else value
+    fine = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not fine or not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(
+            f"{source}: seeds must be how many, or a list of different whole numbers, not {value!r}"
+        )
+    return tuple(seeds)
+
+
+def _greedy(values: Sequence[bool], source: str) -> tuple[bool, ...]:
+    if not values or len(set(values)) < len(values):
+        raise InputError(f"{source}: greedy must be false, true or [false, true], not {list(values)!r}")
+    return tuple(sorted(values))
+
+
+def _models(values: Sequence[str], source: str) -> tuple[str, ...]:
+    for model in values:
+        if model.startswith(WARMSTART) and not model.removeprefix(WARMSTART).isdecimal():
+            raise InputError(f"{source}: models: {model!r} is not {WARMSTART}SEED")
+    return tuple(values)
+
+
+def _rewards(values: Sequence[str], place: str) -> tuple[str, ...]:
+    for reward in values:
+        if reward not in SCHEDULES:
+            raise InputError(f"{place}: {reward!r} is not a reward schedule{suggest(reward, SCHEDULES)}")
+    return tuple(values)
+
+
+def _checked(words: Sequence[str], place: str) -> tuple[str, ...]:
+    """Settings of runs, unless they say what the suite says."""
+    for word in words:
+        key, sign, _ = word.partition("=")
+        if not sign:
+            raise InputError(f"{place}: {word!r} is not key=value")
+        full = ALIASES.get(key, key)
+        if full in _OWN or any(key == own.partition(".")[2] for own in _OWN if own.startswith("eval.")):
+            raise InputError(f"{place}: {key} is the suite's own to say, under a key of its own")
+    return tuple(words)
+
+
+def _known_algorithm(name: str, place: str) -> str:
+    from collm_agents.algorithms import find_algorithm  # here, since estimators import torch
+
+    try:
+        find_algorithm(name)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+    return name
+
+
+def _plain_name(name: str, source: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"{source}: name must be letters, digits, dots and dashes, not {name!r}")
+    return name
+
+
+def _positive(value: int, place: str) -> int:
+    if value < 1:
+        raise InputError(f"{place} must be at least 1, not {value}")
+    return value
+
+
+def _split(text: str) -> list[str]:
+    """Parts between commas, those within brackets apart."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
