@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ALL = 10**9  # tokens: one batch
 DRAWING = 28  # bytes per logit: raw, scaled, log-softmax and their sums in float64
-TREES = 16  # played at most; what comes after is much like them
+TREES = 8  # played at most; what comes after is much like them
 MOMENTS = {"adamw": 8, "adamw8bit": 2, "adafactor": 0}  # bytes per trained parameter
 # Blocks that come and go leave holes in a CPU's heap: what it holds beyond what tensors need, as a share of an
 # update's (benchmarks/RUNS.md). An accelerator's allocator is asked for tensors' bytes alone.

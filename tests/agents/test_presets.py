@@ -72,7 +72,7 @@ def _no_weights(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a plan loads no weights")
 
-    monkeypatch.setattr(loading, "load_model", refuse)
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", refuse)
 
 
 @pytest.fixture(scope="session")
