@@ -20,7 +20,7 @@ from torch import Tensor
 from collm_agents.batch import Rollouts, token_batches
 from collm_agents.critic import Critic
 from collm_agents.draws import derive
-from collm_agents.evaluate import TASKS_AT_ONCE
+from collm_agents.evaluate import TASKS_AT_ONCE, extent_of
 from collm_agents.learner import Learner, token_budget
 from collm_agents.models import loading
 from collm_agents.models.backbone import Backbone
@@ -112,10 +112,14 @@ def rehearse(experiment: Experiment) -> Footprint:
     tasks, trees = experiment.env.tasks, min(TREES, experiment.tasks_per_update)
     collector = experiment.collector(built.team, built.clock)
     rollouts = collector.collect([tasks[i % len(tasks)] for i in range(trees)], 0)
-    held_out = len(experiment.eval_env().tasks)
-    judged = max(min(count or held_out, held_out) for count in (config.eval.tasks, config.eval.final_tasks))
+    held_out = experiment.eval_env().tasks
+    extents = [
+        extent_of(config.eval, held_out, config.eval.tasks),
+        extent_of(config.eval, held_out, config.eval.final_tasks, last=True),
+    ]
+    judged = max(min(len(played), TASKS_AT_ONCE) * episodes for played, episodes in extents)
     leaves = math.prod(branching)
-    most = max(experiment.tasks_per_update * leaves, min(judged, TASKS_AT_ONCE) * config.eval.samples)
+    most = max(experiment.tasks_per_update * leaves, judged)
     item = torch.finfo(loading.pick_dtype(config.team.dtype, experiment.device)).bits / 8
     team, kind = built.team, torch.device(experiment.device).type
     assert isinstance(team, RehearsingTeam)
