@@ -322,8 +322,8 @@ VERBS = {
     ),
     "check": Verb(
         "check that an environment keeps the contract",
-        ("check writing/tldr-v0", "check my_task:MyTask"),
-        env_commands.add_env,
+        ("check writing/tldr-v0", "check my_tasks.negotiation:Negotiation --probe-rewards"),
+        env_commands.build_check,
         env_commands.run_check,
     ),
     "score": Verb(
