@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from collm_agents import crossplay_commands, env_commands, report_command, sandbox_commands, terminal
+from collm_agents import (
+    author_commands,
+    crossplay_commands,
+    env_commands,
+    report_command,
+    sandbox_commands,
+    terminal,
+)
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
@@ -325,6 +332,12 @@ VERBS = {
         ("check writing/tldr-v0", "check my_tasks.negotiation:Negotiation --probe-rewards"),
         env_commands.build_check,
         env_commands.run_check,
+    ),
+    "new": Verb(
+        "write a task to start from, with tests and a page",
+        ("new task my_tasks/negotiation.py",),
+        author_commands.build_new,
+        author_commands.run_new,
     ),
     "score": Verb(
         "score given replies and show every part of the reward",
