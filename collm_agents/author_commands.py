@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from collm_envs import list_envs
 from collm_envs.errors import InputError, require_choice
 
 KINDS = ("task",)
@@ -135,7 +136,10 @@ def name_task(text: str) -> NewTask:
             f"{text!r}: names with test_ are for tests; its tests go into test_NAME.py beside it"
         )
     _refuse_taken(text, words[0], base)
-    return NewTask(base, whole.parent, words[-1], ".".join(words))
+    task = NewTask(base, whole.parent, words[-1], ".".join(words))
+    if task.id in [spec.id for spec in list_envs()]:
+        raise InputError(f"{text!r}: the id {task.id!r} is taken; choose another name or folder")
+    return task
 
 
 def _refuse_taken(text: str, top: str, base: Path) -> None:
@@ -146,8 +150,10 @@ def _refuse_taken(text: str, top: str, base: Path) -> None:
             found = importlib.util.find_spec(top)
         except (ImportError, ValueError):
             found = None
-        homes = [found.origin, *(found.submodule_search_locations or ())] if found else []
-        known = any(home and not Path(home).resolve().is_relative_to(base) for home in homes)
+        origin = (
+            found.origin if found else None
+        )  # a folder without __init__.py has none, and yields to one with
+        known = origin is not None and not Path(origin).resolve().is_relative_to(base)
     if known:
         raise InputError(f"{text!r}: there is a module {top!r} already, which Python would import instead")
 
