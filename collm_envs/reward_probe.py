@@ -73,6 +73,13 @@ class Played:
         """Whether it is paid more than the reference, by more than chance."""
         return self.over > self.margin + 1e-9
 
+    @property
+    def status(self) -> str:
+        """One word: `FAIL`, `warn`, `even` (not told apart from the reference), `ok`; empty for the reference."""
+        if self.fault or self.parts is None:
+            return "FAIL" if self.fault else ""
+        return "warn" if self.warns else ("even" if self.over > -self.margin - 1e-9 else "ok")
+
 
 @dataclass(frozen=True)
 class ProbeReport:
@@ -121,15 +128,14 @@ class ProbeReport:
 
     def _row(self, one: Played) -> tuple[str, ...]:
         if one.fault:
-            return ("FAIL", one.name, one.what, "", "", "", "", one.fault, one.where)
+            return (one.status, one.name, one.what, "", "", "", "", one.fault, one.where)
         gains = sorted(
             ((gain, part) for part, gain in (one.parts or {}).items() if gain > 1e-9), reverse=True
         )
         through = ", ".join(f"{part} {gain:+.2f}" for gain, part in gains) if one.warns else ""
         over = f"{one.over:+.3f} ± {one.margin:.3f}" if one.parts is not None else ""
-        status = "warn" if one.warns else ("ok" if over else "")
         numbers = (f"{one.score:.3f}", f"{one.success:.0%}", f"{one.paid:.3f}")
-        return (status, one.name, one.what, *numbers, over, through, one.where if one.warns else "")
+        return (one.status, one.name, one.what, *numbers, over, through, one.where if one.warns else "")
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data."""

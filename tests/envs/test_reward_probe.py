@@ -78,6 +78,7 @@ def test_a_sound_reward_is_not_warned_of():
     assert (report.reference, report.tasks, report.high) == ("novice", 10, 1)
     by_name = {one.name: one for one in report.played}
     assert by_name["copies the partner"].score == 0
+    assert {one.status for one in report.played[1:]} <= {"ok", "even"}
     assert by_name["empty"].score == by_name["another task's oracle"].score == 0
     novice, empty = by_name["novice"], by_name["empty"]
     assert empty.over == pytest.approx(empty.paid - novice.paid)
@@ -109,6 +110,16 @@ def test_pay_is_what_training_raises_not_the_score():
     cheap = paying(lambda a, b: not a and not b)
     assert warned(cheap) == {"empty"}
     assert warned(cheap, reward="outcome") == set()  # it never solves the task, which alone is paid
+
+
+def test_what_earns_as_much_as_the_novice_is_even_and_no_warning():
+    class Flat(paying(lambda a, b: True)):
+        def components(self):
+            return super().components()[1:]
+
+    report = probe_rewards(Flat)
+    assert {one.status for one in report.played[1:]} == {"even"}
+    assert not report.warnings
 
 
 def test_without_scripts_random_words_are_the_reference():
