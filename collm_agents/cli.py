@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from collm_agents import (
+    author_commands,
     bench_command,
     crossplay_commands,
     env_commands,
@@ -329,9 +330,15 @@ VERBS = {
     ),
     "check": Verb(
         "check that an environment keeps the contract",
-        ("check writing/tldr-v0", "check my_task:MyTask"),
-        env_commands.add_env,
+        ("check writing/tldr-v0", "check my_tasks.negotiation:Negotiation --probe-rewards"),
+        env_commands.build_check,
         env_commands.run_check,
+    ),
+    "new": Verb(
+        "write a task to start from, with tests and a page",
+        ("new task my_tasks/negotiation.py",),
+        author_commands.build_new,
+        author_commands.run_new,
     ),
     "score": Verb(
         "score given replies and show every part of the reward",
