@@ -36,7 +36,7 @@ OWNERS = {
     "evaluate": {"collm_envs/metrics"},
     "PIL": {"collm_envs/render.py"},
 }
-REPORT = ("records", "report", "report_command", "report_numbers", "report_page", "figures")
+REPORT = ("records", "report", "report_command", "report_numbers", "report_page", "figures", "pages")
 LIGHT = {f"collm_agents/{name}.py" for name in ("__init__", "cli", "config", "stats", *REPORT)}
 PURE = {f"collm_agents/{name}.py" for name in ("advantages", "losses", "batch")}
 
