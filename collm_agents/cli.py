@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from collm_agents import crossplay_commands, env_commands, report_command, sandbox_commands, terminal
+from collm_agents import (
+    crossplay_commands,
+    env_commands,
+    report_command,
+    sandbox_commands,
+    terminal,
+    view_command,
+)
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
@@ -378,6 +385,12 @@ VERBS = {
         ("report results/NAME.json", "report results --out report --metric success"),
         report_command.build_report,
         report_command.run_report,
+    ),
+    "view": Verb(
+        "write a page of one run, or show it in a browser: curves, timing and every kept episode",
+        ("view runs/NAME", "view runs/NAME --serve", "view runs/NAME --out run.html --pictures 1000"),
+        view_command.build_view,
+        view_command.run_view,
     ),
 }
 
