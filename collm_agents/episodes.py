@@ -97,7 +97,7 @@ def said_and_seen(history: str) -> list[dict[str, dict[str, str]]]:
     turns: dict[int, dict[str, dict[str, str]]] = {}
     labels = list(_LABEL.finditer(history))
     ends = [label.start() for label in labels[1:]] + [len(history)]
-    for label, end in zip(labels, ends, strict=True):
+    for label, end in zip(labels, ends, strict=False):
         agent, turn, kind = label.groups()
         text = history[label.end() : end].removesuffix("\n")
         turns.setdefault(int(turn), {}).setdefault(agent, {})[kind] = text

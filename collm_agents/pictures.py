@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from collm_agents.draws import derive
-from collm_agents.results import stored_config
+from collm_agents.overrides import load_config
 from collm_envs import CollabEnv, CollmError, list_envs, make
 from collm_envs.render import as_png
 
@@ -38,7 +38,7 @@ class Pictures:
         self._env: CollabEnv | None = None
         self._places: dict[str, int] = {}
         try:
-            config = stored_config(run_dir)
+            config = load_config(None, files=[run_dir / "config.toml"])
             self._seed = config.eval.seed
             if config.env_id not in {spec.id for spec in list_envs()}:
                 return

@@ -49,7 +49,7 @@
     const sum = rows.reduce((s, [, v]) => s + v, 0);
     if (!rows.length) return null;
     return figure("The whole run", "Seconds of the main thread by phase, evaluations included.", (box) => rowChart(box, {
-      rows: rows.map(([name, v], a) => ({ name: `${name.replaceAll("_", " ")}, ${number(Math.round((1000 * v) / sum) / 10)} %`, a, value: [v, null, null] })), base: 0,
+      rows: rows.map(([name, v], a) => ({ name: `${name.replaceAll("_", " ")}, ${((100 * v) / sum).toFixed(0)} %`, a, value: [v, null, null] })), base: 0,
       label: `Seconds of the run by phase, ${rows.length} phases; the numbers are in the table below`,
     }), [["phase", "text"], ["seconds"], ["share"]], rows.map(([name, v]) => [name, v, v / sum]));
   }
@@ -125,7 +125,7 @@
     const e = shown[i];
     const own = make("div", { class: "row", role: "option", id: "row" + i, "aria-setsize": shown.length, "aria-posinset": i + 1, "aria-selected": i === place ? "true" : "false" },
       make("span", { dir: "auto" }, ...marked(index.task[e].slice(0, 200))),
-      make("small", {}, `score ${number(index.score[e])} · ${outcome(e)} · ${index.turns[e]} ${index.turns[e] === 1 ? "turn" : "turns"} · at ${index.at[e]}${index.cut[e] ? " · cut" : ""}`));
+      make("small", {}, `score ${number(index.score[e])} · ${outcome(e)}${index.cut[e] ? " · cut" : ""} · ${index.turns[e]} ${index.turns[e] === 1 ? "turn" : "turns"} · at ${index.at[e]}`));
     own.style.top = i * ROW + "px";
     return own;
   }
