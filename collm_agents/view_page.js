@@ -5,7 +5,7 @@
   const AXES = [["joint_samples", "joint samples"], ["wall_s", "wall time (s)"]];
   const ROW = 52; // height of a row of the list in pixels, as in the style
   const PIECE = 4000; // characters of a text that are shown at once
-  const MORE = 50000; // and that a button adds
+  const MORE = 100000; // and that a button adds
   const ODD = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb])/;
   const index = data.episodes, total = index.at.length;
   const state = { over: "joint_samples", signal: "score", tables: false, evaluation: "", outcome: "", order: "played", task: "", episode: 0 };
@@ -152,10 +152,10 @@
   }
 
   let asked = false;
-  function soon() { // one drawing per frame, however fast keys repeat
+  function soon() { // some drawings a second, however fast keys repeat
     if (asked) return;
     asked = true;
-    requestAnimationFrame(() => { asked = false; drawEpisode(); });
+    setTimeout(() => { asked = false; drawEpisode(); }, 30);
   }
 
   // -- an episode ----------------------------------------------------------------------------------------
