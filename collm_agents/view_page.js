@@ -6,6 +6,7 @@
   const ROW = 52; // height of a row of the list in pixels, as in the style
   const PIECE = 4000; // characters of a text that are shown at once
   const MORE = 100000; // and that a button adds
+  const PART = 20000; // and that are laid out together
   const ODD = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb])/;
   const index = data.episodes, total = index.at.length;
   const state = { over: "joint_samples", signal: "score", tables: false, evaluation: "", outcome: "", order: "played", task: "", episode: 0 };
@@ -181,10 +182,16 @@
     if (!text) return [make("p", { class: "none" }, text === "" ? "(nothing)" : "(not kept)")];
     const own = make("pre", { class: kind, dir: "auto", tabindex: "0", role: "group", "aria-label": label });
     let done = 0;
-    const add = (count) => {
-      const end = done + count < text.length && /[\ud800-\udbff]/.test(text[done + count - 1]) ? done + count + 1 : done + count;
-      own.append(...marked(text.slice(done, end)));
-      done = Math.min(end, text.length);
+    const add = (count) => { // in parts of their own, so that those out of sight cost nothing; cut at a line's end if there is one
+      const goal = Math.min(text.length, done + count);
+      while (done < goal) {
+        let end = Math.min(goal, done + PART);
+        const line = end < text.length ? text.lastIndexOf("\n", end - 1) + 1 : 0;
+        if (line > done + PART / 2) end = line;
+        else if (end < text.length && /[\ud800-\udbff]/.test(text[end - 1])) end++;
+        own.append(make("div", {}, ...marked(text.slice(done, end))));
+        done = end;
+      }
     };
     add(PIECE);
     if (done >= text.length) return [own];
