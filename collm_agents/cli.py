@@ -26,6 +26,7 @@ from collm_agents import (
     report_command,
     sandbox_commands,
     terminal,
+    view_command,
 )
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
@@ -403,6 +404,12 @@ VERBS = {
         ("report results/NAME.json", "report results --out report --metric success"),
         report_command.build_report,
         report_command.run_report,
+    ),
+    "view": Verb(
+        "write a page of one run, or show it in a browser: curves, timing and every kept episode",
+        ("view runs/NAME", "view runs/NAME --serve", "view runs/NAME --out run.html --pictures 1000"),
+        view_command.build_view,
+        view_command.run_view,
     ),
 }
 

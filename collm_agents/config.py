@@ -306,7 +306,7 @@ class TrackConfig(Section):
     _where = "track"
     tensorboard: bool = setting(True, "write a TensorBoard folder")
     live: bool = setting(True, "live view where the output is a terminal")
-    samples: int = setting(4, "conversations kept in samples.jsonl per evaluation", low=0)
+    samples: int = setting(4, "conversations kept per evaluation, for samples.jsonl and `collm view`", low=0)
 
 
 @dataclass(frozen=True)
