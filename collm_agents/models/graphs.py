@@ -8,11 +8,12 @@ place before each batch. Drawing from the logits stays outside: it depends on se
 
 Without an accelerator the same steps run through `Plainly`, which records nothing: that is how they are tested.
 
-Memory. All keys and values are views of one block, whichever model, member and bucket they belong to, since one
-batch is drawn at a time; longer buckets are wider views of the same buffers, so going to the next one copies
-nothing. All graphs share one private pool for what lives inside a step. `Graphs.release`, which `AgentTeam` calls
-when a collection ends and before any update, gives everything back (block, casts, stacks, graphs and their pool)
-where it is more than `KEEP`; the next collection then records anew. Less is kept, and with it the graphs.
+Memory (`buffers`). All keys and values are views of one block, whichever model, member and bucket they belong to,
+since one batch is drawn at a time, and all casts of another. Longer buckets are wider views of the same buffers, so
+going to the next one copies nothing. All graphs share one private pool for what lives inside a step.
+`Graphs.release`, which `AgentTeam` calls when a collection ends and before any update, gives everything back
+(blocks, stacks, graphs and their pool) where it is more than `KEEP`; the next collection then records anew. Less is
+kept, and with it the graphs.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from transformers.cache_utils import Cache
+from torch import Tensor
 
+from collm_agents.models.buffers import Casts, HeldCache, StepCache, block_bytes, cut
 from collm_agents.models.grouped import GroupedAdapters
-from collm_agents.models.kvcache import BufferCache, BufferLayer
+from collm_agents.models.kvcache import BufferCache
 from collm_agents.models.masks import Masks
 from collm_envs.errors import SettingError
 
@@ -36,7 +37,8 @@ log = logging.getLogger(__name__)
 
 COLUMNS = 128  # columns of a length bucket
 KEEP = 1 << 30  # most bytes that stay between collections
-ALIGNED = 512  # bytes
+
+KV, CASTS = "keys and values", "casts"  # what blocks are for
 
 Run = Callable[[], None]
 
@@ -115,7 +117,7 @@ class Graphs:
         self.recorder, self.insist, self.columns, self.keep = recorder, insist, columns, keep
         self.failed = False
         self._steps: dict[tuple[int, tuple[str, ...]], Steps] = {}
-        self._block: Tensor | None = None
+        self._blocks: dict[str, Tensor] = {}
 
     @contextlib.contextmanager
     def opened(
@@ -136,8 +138,7 @@ class Graphs:
         key = (id(model), adapters.members if adapters else ())
         if key not in self._steps:
             self._steps[key] = Steps(self, model, adapters)
-        else:
-            self._steps[key].refresh(adapters)
+        self._steps[key].refresh(adapters)
         with self._steps[key].in_place():
             yield self._steps[key].adapters, self._steps[key]
 
@@ -156,26 +157,27 @@ class Graphs:
             )
             return run
 
-    def block(self, size: int, device: torch.device) -> Tensor:
-        """At least so many bytes for keys and values; a larger block than before makes all graphs void."""
-        if self._block is None or len(self._block) < size or self._block.device != device:
+    def block(self, name: str, size: int, device: torch.device) -> Tensor:
+        """At least so many bytes for what a name says; a larger block than before makes all graphs void."""
+        if name not in self._blocks or len(self._blocks[name]) < size:
             for steps in self._steps.values():
                 steps.drop()
-            self._block = None  # before the new one is there
-            self._block = torch.empty(size, dtype=torch.uint8, device=device)
-        return self._block
+                if name == CASTS:
+                    steps.casts.copies = []
+            self._blocks.pop(name, None)  # before the new one is there
+            self._blocks[name] = torch.empty(size, dtype=torch.uint8, device=device)
+        return self._blocks[name]
 
     @property
     def bytes(self) -> int:
         """Bytes held, graphs' own pool apart: that is one layer's activations of some rows."""
-        held = 0 if self._block is None else len(self._block)
-        return held + sum(steps.bytes for steps in self._steps.values())
+        return sum(map(len, self._blocks.values())) + sum(steps.bytes for steps in self._steps.values())
 
     def release(self) -> None:
         """Give memory back: before an update."""
         if self.bytes > self.keep or self.failed:
             self._steps.clear()
-            self._block = None
+            self._blocks.clear()
             self.recorder.forget()
 
 
@@ -214,7 +216,7 @@ class Steps:
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
         self.masks = Masks(model.config)
-        self.casts = _Casts(model, self.device.type)
+        self.casts = Casts(model, self.device.type)
         self._shapes: list[tuple[int, int, torch.dtype]] = []
         self.drop()
 
@@ -229,16 +231,17 @@ class Steps:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all buffers but keys and values."""
+        """Bytes of all buffers beside the blocks."""
         small = [t for t in (self._owned, self._logits) if t is not None]
         stacks = self.adapters.tensors if self.adapters else []
-        return sum(t.numel() * t.element_size() for t in [*small, *stacks, *self.casts.copies])
+        return sum(t.numel() * t.element_size() for t in [*small, *stacks])
 
     def refresh(self, adapters: GroupedAdapters | None) -> None:
         """Take over weights that have changed since."""
-        if self.adapters is not None and adapters is not None:
+        if self.adapters is not None and adapters is not None and adapters is not self.adapters:
             self.adapters.take(adapters)
-        self.casts.refresh()
+        if size := self.casts.size:
+            self.casts.refresh(self.graphs.block(CASTS, size, self.device))
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -248,7 +251,7 @@ class Steps:
 
     def cache(self, width: int, length: int) -> BufferCache:
         """A cache for one batch whose buffers are these steps'; see `BufferCache`."""
-        return _Held(self, width, length)
+        return HeldCache(self.carve, width, length)
 
     def carve(
         self, like: Sequence[tuple[Tensor, Tensor]], rows: int, width: int
@@ -263,14 +266,10 @@ class Steps:
         shapes = [(t.shape[1], t.shape[3], t.dtype) for pair in like for t in pair]
         if rows > self.rows or width > self.columns or shapes != self._shapes:
             rows_held, columns = row_bucket(rows), column_bucket(width, self.graphs.columns)
-            sizes = [rows_held * h * columns * d * dtype.itemsize for h, d, dtype in shapes]
-            ends = torch.tensor([column_bucket(size, ALIGNED) for size in sizes]).cumsum(0).tolist()
+            sizes = [(rows_held, h, columns, d) for h, d, _ in shapes]
+            types = [dtype for _, _, dtype in shapes]
             self.drop()
-            block = self.graphs.block(ends[-1], self.device)
-            found = [
-                block[start : start + size].view(dtype).view(rows_held, h, columns, d)
-                for start, size, (h, d, dtype) in zip([0, *ends], sizes, shapes, strict=False)
-            ]
+            found = cut(self.graphs.block(KV, block_bytes(sizes, types), self.device), sizes, types)
             self._shapes, self.rows, self.columns = shapes, rows_held, columns
             self._pairs = list(zip(found[::2], found[1::2], strict=True))
             self._start = torch.zeros(rows_held, dtype=torch.long, device=self.device)
@@ -332,112 +331,10 @@ class Steps:
             input_ids=self._ids[:rows, None],
             attention_mask=mask,
             position_ids=self._column - start,
-            past_key_values=_StepCache(self._pairs, rows, columns, self._column),
+            past_key_values=StepCache(self._pairs, rows, columns, self._column),
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
         if self._logits is None:
             self._logits = logits.new_zeros((self.rows, logits.shape[-1]))
         self._logits[:rows] = logits
-
-
-class _Held(BufferCache):
-    """A batch's cache whose buffers outlast it: rows move to the front instead of into new tensors."""
-
-    def __init__(self, steps: Steps, width: int, length: int) -> None:
-        super().__init__(width, length)
-        self.steps = steps
-
-    def like(self, other: Sequence[tuple[Tensor, Tensor]], rows: int) -> None:
-        """Take the steps' buffers."""
-        for keys, values in self.steps.carve(other, rows, self.width):
-            layer = BufferLayer(self)
-            layer.keys, layer.values, layer.is_initialized = keys, values, True
-            self.layers.append(layer)
-
-    def select(self, index: Tensor) -> None:
-        """Keep these rows only, in this order."""
-        for layer in self.layers:
-            for name in ("keys", "values"):
-                held = getattr(layer, name)
-                held[: len(index), :, : self.length] = held[:, :, : self.length].index_select(0, index)
-                setattr(layer, name, held[: len(index)])
-
-
-class _StepLayer(BufferLayer):
-    """Buffers that are written in a column that a tensor names, and handed out as a whole."""
-
-    owner: _StepCache
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Write one column; returns all of them."""
-        self.keys.index_copy_(2, self.owner.column, key_states.to(self.keys.dtype))
-        self.values.index_copy_(2, self.owner.column, value_states.to(self.values.dtype))
-        return self.keys, self.values
-
-
-class _StepCache(BufferCache):
-    """What one step sees of the buffers: so many rows and columns.
-
-    Args:
-        pairs: keys and values by layer.
-        rows: seen.
-        columns: seen.
-        column: to be written, [1].
-    """
-
-    def __init__(
-        self, pairs: Sequence[tuple[Tensor, Tensor]], rows: int, columns: int, column: Tensor
-    ) -> None:
-        Cache.__init__(self, layer_class_to_replicate=lambda: _StepLayer(self))
-        self.width, self.length, self.column = columns, columns - 1, column
-        for keys, values in pairs:
-            layer = _StepLayer(self)
-            layer.keys, layer.values = keys[:rows, :, :columns], values[:rows, :, :columns]
-            layer.is_initialized = True
-            self.layers.append(layer)
-
-
-class _Casts:
-    """Linear layers' weights in the type that autocast computes in; none where nothing is cast.
-
-    Autocast makes such copies itself and keeps them until its block ends: a graph would read them at addresses that
-    are somebody else's by then, with the values of an old update.
-    """
-
-    def __init__(self, model: Any, kind: str) -> None:
-        self._kind = kind
-        self._dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        self._places: list[tuple[nn.Linear, str, nn.Parameter]] = []
-        self.copies: list[Tensor] = []
-        if self._dtype is None:
-            return
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                for name, parameter in module.named_parameters(recurse=False):
-                    if parameter.dtype != self._dtype:
-                        self._places.append((module, name, parameter))
-                        self.copies.append(parameter.detach().to(self._dtype))
-
-    def refresh(self) -> None:
-        """Copy the weights as they are now."""
-        with torch.no_grad():
-            for (_, _, parameter), copy in zip(self._places, self.copies, strict=True):
-                copy.copy_(parameter)
-
-    @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Inside, the layers have the copies for weights, and autocast keeps no copies of its own."""
-        if self._dtype is None:
-            yield
-            return
-        for (module, name, _), copy in zip(self._places, self.copies, strict=True):
-            module._parameters[name] = copy  # type: ignore[assignment]
-        try:
-            with torch.autocast(self._kind, dtype=self._dtype, cache_enabled=False):
-                yield
-        finally:
-            for module, name, parameter in self._places:
-                module._parameters[name] = parameter

@@ -212,6 +212,25 @@ def test_weights_that_autocast_casts_are_copied_once_and_refreshed():
     assert len(steps.casts.copies) == sum(isinstance(m, torch.nn.Linear) for m in model.modules())
 
 
+def test_casts_of_several_models_take_turns_in_one_block():
+    models, held, asked = [random_model("qwen3", seed=i) for i in range(2)], graphs(), rows(RAGGED)
+    ids = torch.tensor([[9, 10, 11, 12]])
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for model in models * 2:
+            by_steps(held, model, asked, setting())
+            with held.opened(model, None):
+                inside = plain(model)("m", ids)
+            assert torch.equal(inside, plain(model)("m", ids))
+        larger = random_model("llama", vocabulary=90)
+        by_steps(
+            held, larger, asked, dataclasses.replace(setting(), banned=torch.zeros(90, dtype=torch.bool))
+        )
+        by_steps(held, models[0], asked, setting())
+    one, other, third = (s.casts.copies for s in held._steps.values())
+    assert one[0].data_ptr() == third[0].data_ptr()
+    assert other == []  # given up for the larger block, and taken again when it is its turn
+
+
 # -- memory -------------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +266,7 @@ def test_little_is_kept_and_much_is_given_back():
     assert held.recorder.recorded == recorded + 1  # buckets of one step, now seen twice
     held.keep = held.bytes - 1
     held.release()
-    assert (held.bytes, held._steps, held._block, held.recorder.forgotten) == (0, {}, None, 1)
+    assert (held.bytes, held._steps, held._blocks, held.recorder.forgotten) == (0, {}, {}, 1)
     assert gap(by_steps(held, model, asked, setting()), drawn(model, asked, setting())) <= 1e-5
 
 
