@@ -132,6 +132,12 @@ class TeamConfig(Section):
         "memory, in MB, for keys and values of past turns, which later turns go on from; 0 keeps none",
         low=0,
     )
+    cuda_graphs: str = setting(
+        "auto",
+        "decode steps as CUDA graphs: auto (on CUDA; where a model's cannot be recorded the log says so), true (an "
+        "error where they cannot be) or false",
+        choices=("auto", "true", "false"),
+    )
     sampling: SamplingConfig = setting(SamplingConfig(), "how replies are drawn")
     lora: LoraConfig = setting(LoraConfig(), "size of the adapters")
     agents: Mapping[str, AgentConfig] = setting({}, "what single agents do otherwise, by agent name")

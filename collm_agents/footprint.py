@@ -24,6 +24,7 @@ from collm_agents.evaluate import TASKS_AT_ONCE, extent_of
 from collm_agents.learner import Learner, token_budget
 from collm_agents.models import loading
 from collm_agents.models.backbone import Backbone
+from collm_agents.models.graphs import column_bucket, row_bucket
 from collm_agents.models.hollow import LiveBytes, hollow
 from collm_agents.models.packing import pack
 from collm_agents.models.sampler import Drawn
@@ -123,7 +124,8 @@ def rehearse(experiment: Experiment) -> Footprint:
     item = torch.finfo(loading.pick_dtype(config.team.dtype, experiment.device)).bits / 8
     team, kind = built.team, torch.device(experiment.device).type
     assert isinstance(team, RehearsingTeam)
-    sampling = sampling_bytes(team, most / (trees * leaves), item, kind, len(branching) > 1)
+    recorded = kind == "cuda" and config.team.cuda_graphs != "false"
+    sampling = sampling_bytes(team, most / (trees * leaves), item, kind, len(branching) > 1, recorded)
     return footprint(team, built.critic, built.learner, rollouts, experiment.device, sampling)
 
 
@@ -170,7 +172,9 @@ def footprint(
     )
 
 
-def sampling_bytes(team: RehearsingTeam, scale: float, item: float, kind: str, several: bool) -> float:
+def sampling_bytes(
+    team: RehearsingTeam, scale: float, item: float, kind: str, several: bool, recorded: bool = False
+) -> float:
     """Bytes that decoding takes at most, by the batches that the rehearsal asked for.
 
     Args:
@@ -179,6 +183,7 @@ def sampling_bytes(team: RehearsingTeam, scale: float, item: float, kind: str, s
         item: bytes of a number.
         kind: of device.
         several: whether turns follow that take up what earlier ones computed.
+        recorded: whether decode steps have the shapes of buckets.
     """
     limit, found, kept = team.sampling.max_new_tokens, 0.0, 0.0
     for backbone, rows, longest in team.batches:
@@ -187,14 +192,17 @@ def sampling_bytes(team: RehearsingTeam, scale: float, item: float, kind: str, s
         own = getattr(text, "num_key_value_heads", None) or heads
         size = item * (getattr(text, "head_dim", None) or text.hidden_size // heads)
         rows = min(team.batch_rows, round(rows * scale))
-        state = rows * (longest + limit) * 2 * text.num_hidden_layers * own * size
+        held = rows * (longest + limit)
+        if recorded:
+            held = row_bucket(rows) * column_bucket(longest + limit)
+        state = held * 2 * text.num_hidden_layers * own * size
         # One layer's keys and values are repeated for each query head; logits and what is drawn from.
-        repeated = rows * (longest + limit) * 2 * heads * size if own < heads else 0.0
+        repeated = held * 2 * heads * size if own < heads else 0.0
         drawing = max(repeated, rows * text.vocab_size * DRAWING)
         # Prompts are computed some at a time: their keys and values, and what one layer makes of them.
         fed = min(PREFILL_TOKENS[kind == "cpu"], rows * longest)
         inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-        prompts = fed * (state / rows / (longest + limit) + (3 * inner + 8 * text.hidden_size) * item)
+        prompts = fed * (state / held + (3 * inner + 8 * text.hidden_size) * item)
         found = max(found, state + drawing + prompts)
         kept += state
     return found + (min(kept, team.store.budget) if several else 0.0)
