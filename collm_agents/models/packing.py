@@ -15,6 +15,8 @@ import numpy as np
 
 from collm_agents.batch import Bools, Ints, token_batches
 
+JOINED = 1.25
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -79,13 +81,15 @@ def pack(sequences: Sequence[Sequence[int]], budget: int, *, width: int) -> Iter
 
     Args:
         sequences: N lists of token ids.
-        budget: most tokens in a batch, padding counted; a longer single sequence gets a batch of its own.
+        budget: most tokens in a batch, padding counted; a longer single sequence gets a batch of its own, and others
+            may join it up to `JOINED` times the longest one: alone, each would compute almost all of it again.
         width: hidden size of the model.
 
     Yields:
         Batches; every sequence is in exactly one.
     """
-    trees = list(_trees(sequences, budget, width))
+    longest = max(map(len, sequences), default=0)
+    trees = list(_trees(sequences, max(budget, int(JOINED * longest)), width))
     for batch in token_batches([tree.size for tree in trees], budget):
         yield _pack([trees[i] for i in batch])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from collm_agents.advantages import Queries
 from collm_agents.models.backbone import Backbone
-from collm_agents.models.packing import pack
+from collm_agents.models.packing import JOINED, pack
 
 KINDS = ("qwen3", "qwen2", "llama", "gemma2", "gemma3", "mistral")
 
@@ -33,7 +33,8 @@ def test_every_sequence_is_a_path_of_its_tree_and_sees_itself_alone(sequences, b
     for batch in pack(sequences, budget, width=width):
         seen += batch.rows.tolist()
         size = batch.ids.shape[0] * batch.ids.shape[1]
-        assert size <= budget or batch.ids.shape[0] == 1
+        longest = max(map(len, sequences))
+        assert size <= budget or (batch.ids.shape[0] == 1 and size <= JOINED * longest)
         for row, tree, path in zip(batch.rows, batch.tree, batch.path, strict=True):
             assert tuple(batch.ids[tree, path]) == sequences[row]
             assert batch.depth[tree, path].tolist() == list(range(len(path)))
@@ -103,6 +104,16 @@ def gradient(players, prompts, replies, score):
             found[int(row)] = logprob[i].detach()[: len(replies[row])]
     grads = torch.cat([p.grad.flatten() for p in model.parameters("a_0").values() if p.grad is not None])
     return found, grads
+
+
+def test_siblings_of_a_prompt_beyond_the_budget_still_share_it():
+    prompt = tuple(range(100))
+    rows = [(*prompt, *range(200 + 10 * i, 210 + 10 * i)) for i in range(4)]
+    assert [batch.ids.size for batch in pack(rows, 80, width=64)] == [
+        130,
+        110,
+    ]  # 140 is more than 1.25 times 110
+    assert [batch.ids.size for batch in pack(rows[:2], 80, width=64)] == [120]
 
 
 def packed(budget):
