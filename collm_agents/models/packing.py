@@ -81,8 +81,8 @@ def pack(sequences: Sequence[Sequence[int]], budget: int, *, width: int) -> Iter
 
     Args:
         sequences: N lists of token ids.
-        budget: most tokens in a batch, padding counted; a longer single sequence gets a batch of its own, and others
-            may join it up to `JOINED` times the longest one: alone, each would compute almost all of it again.
+        budget: most tokens in a batch, padding counted; a longer single sequence gets a batch of its own, and
+            others may join it up to `JOINED` times the longest: alone, each would compute nearly all of it again.
         width: hidden size of the model.
 
     Yields:
