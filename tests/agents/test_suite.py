@@ -201,7 +201,9 @@ def test_a_name_is_a_packaged_suite_or_a_file(tmp_path):
 def test_packaged_suites_can_be_used(name):
     found = find_suite(name)
     assert found.name == name
-    assert len(found.runs()) == {"smoke": 8, "mini": 480, "mini-core": 120, "mini-search": 18, "paper": 75}[name]
+    assert (
+        len(found.runs()) == {"smoke": 8, "mini": 480, "mini-core": 120, "mini-search": 18, "paper": 75}[name]
+    )
 
 
 # -- the command line ---------------------------------------------------------------------------------------
