@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 PEER := .venv-peer
 PEER_READY := $(PEER)/.ready
 
-.PHONY: help setup demo test check slow drill models bench-throughput clean
+.PHONY: help setup demo test check slow drill models bench-throughput clean \
+	gpu gpu-tests gpu-steps gpu-throughput gpu-sweep gpu-learn
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -58,6 +59,43 @@ $(PEER_READY): constraints.txt
 
 bench-throughput: $(READY) $(PEER_READY) ## our learners beside comlrl's, and beside the machine's peaks; hours on a CPU
 	$(BIN)/python -m benchmarks.throughput $(BENCH)
+
+# On a machine with a GPU. Each part is made for less than ten minutes and can be run alone; others of its kind by the
+# variables: make gpu-throughput GPU_WORKLOAD="coding, 64" GPU_ALGORITHMS=collm-cc. Without one: docs/gpu.md.
+GPU_DEVICE ?= cuda
+GPU_ARGS ?=
+GPU_MODELS ?= qwen3-1.7b
+GPU_ROWS ?= 4,16,64,256
+GPU_WORKLOAD ?= writing, paper
+GPU_ALGORITHMS ?= mc
+GPU_LENGTHS ?= equal
+GPU_REPEATS ?= 3
+GPU_AXIS ?= samples
+GPU_LEARN ?= --preset paper/writing-cc-lora run.joint_samples=1280 eval.tasks=32 eval.final_tasks=64
+RESULTS := benchmarks/results
+SLUG = $(shell echo '$(1)' | tr -cs 'a-z0-9.\n' '-')
+
+gpu: gpu-tests gpu-steps gpu-throughput gpu-sweep gpu-learn ## all that needs a GPU, about forty minutes
+
+gpu-tests: $(READY) ## tests on CUDA
+	COLLM_TEST_DEVICE=$(GPU_DEVICE) $(BIN)/python -m pytest -m gpu tests/gpu
+
+gpu-steps: $(READY) ## a decode step with and without CUDA graphs, beside the bandwidth floor
+	$(BIN)/python -m benchmarks.throughput.steps --device $(GPU_DEVICE) --models $(GPU_MODELS) --rows $(GPU_ROWS) \
+		--out $(RESULTS)/gpu-steps-$(call SLUG,$(GPU_MODELS)).json $(GPU_ARGS)
+
+gpu-throughput: $(READY) $(PEER_READY) ## learners beside comlrl's at one of the paper's shapes, bf16
+	$(BIN)/python -m benchmarks.throughput --device $(GPU_DEVICE) --paper-shapes --only '$(GPU_WORKLOAD)' \
+		--algorithms $(GPU_ALGORITHMS) --lengths $(GPU_LENGTHS) --repeats $(GPU_REPEATS) --go-on \
+		--out '$(RESULTS)/gpu-throughput-$(call SLUG,$(GPU_WORKLOAD) $(GPU_ALGORITHMS) $(GPU_LENGTHS)).json' $(GPU_ARGS)
+
+gpu-sweep: $(READY) ## our side alone along one axis: agents, prompt or samples
+	$(BIN)/python -m benchmarks.throughput --device $(GPU_DEVICE) --sweep --axes $(GPU_AXIS) --repeats 1 \
+		--out $(RESULTS)/gpu-sweep-$(GPU_AXIS).json $(GPU_ARGS)
+
+gpu-learn: $(READY) ## a medium-size learning run; its models come from the hub
+	$(BIN)/collm train $(GPU_LEARN) run.device=$(GPU_DEVICE) run.out=runs/gpu-learn
+	cp runs/gpu-learn/result.json $(RESULTS)/gpu-learn.json
 
 clean: ## remove the environments and caches, not the runs
 	rm -rf $(VENV) $(PEER) .pytest_cache .mypy_cache .ruff_cache .hypothesis

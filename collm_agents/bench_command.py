@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collm_agents import terminal
-from collm_agents.records import Record, Results
+from collm_agents.records import Record, Results, read_results
 from collm_agents.suite import FINAL_TIMES, Run, Suite
 from collm_envs.errors import InputError
 
@@ -54,6 +54,12 @@ def build_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--redo", action="store_true", help="do runs again that had other settings")
     parser.add_argument(
+        "--from",
+        dest="known",
+        metavar="RESULTS",
+        help="merged results of the same suite, such as partial ones that were shared: their runs count as done",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="count runs and estimate; run and write nothing"
     )
 
@@ -77,6 +83,11 @@ def run_bench(args: argparse.Namespace) -> int:
         said=progress.say,
         seen=progress.see,
     )
+    if args.known and args.dry_run:
+        raise InputError("--from writes into the folder of the benchmark; leave it out with --dry-run")
+    if args.known:
+        taken = bench.adopt(read_results(Path(args.known)))
+        progress.say(f"{taken} runs taken over from {args.known}")
     if args.dry_run:
         print(plan(bench))
         return 0

@@ -127,7 +127,7 @@ def read_run(place: Place) -> list[Record]:
                 references=references,
                 high=float(result["high"]),
                 variant=result["variant"],
-                settings=_settings(run),
+                settings=settings_of(run),
             )
         )
     return found
@@ -141,7 +141,8 @@ def _means(report: Mapping[str, Any]) -> dict[str, float]:
     return {name: stats["mean"] for name, stats in report["metrics"].items()}
 
 
-def _settings(run: Run) -> tuple[str, ...]:
+def settings_of(run: Run) -> tuple[str, ...]:
+    """What a record says that a run was started with."""
     return (*([f"--preset {run.preset}"] if run.preset else []), *run.settings)
 
 
@@ -156,7 +157,7 @@ def record_of(own: Mapping[str, Any]) -> Record:
 def failed_record(run: Run, greedy: bool, error: str) -> Record:
     """The record of a run that failed."""
     place = (run.environment, run.task_of(greedy), run.algorithm, run.seed)
-    return Record(*place, settings=_settings(run), error=error)
+    return Record(*place, settings=settings_of(run), error=error)
 
 
 def last_words(file: Path, code: int) -> str:

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collm_agents.bench_run import Place, failed_record, last_words, read_run, record_of
+from collm_agents.bench_run import Place, failed_record, last_words, read_run, record_of, settings_of
 from collm_agents.pool import Job, Pool
 from collm_agents.records import Record, Results, write_results
 from collm_agents.results import EPISODES
@@ -126,6 +126,29 @@ class Benchmark:
             self._pool(lock, told, jobs)
             return self._write()
 
+    def adopt(self, results: Results) -> int:
+        """Take over runs that were done elsewhere, such as partial results that were shared; returns how many.
+
+        Args:
+            results: their records. A run is taken where all its ways of evaluation are there with its settings;
+                what is here already is kept. Episodes and weights of such runs are not at hand.
+        """
+        known = {record.place: record for record in results.done}
+        count = 0
+        with held(self.out / ".lock"):
+            for place in self.missing():
+                run = place.run
+                wanted = [(run.environment, run.task_of(g), run.algorithm, run.seed) for g in run.greedy]
+                found = [
+                    known[key] for key in wanted if key in known and known[key].settings == settings_of(run)
+                ]
+                if len(found) == len(wanted) and place.state() == "new":
+                    seconds = max(point.wall_s for point in found[0].points)
+                    commits = str(results.about.get("commit", "")).split(", ")
+                    place.note("done", seconds, commits, records=[asdict(record) for record in found])
+                    count += 1
+        return count
+
     def guess_s(self, run: Run) -> float | None:
         """Seconds that a run may take: as long as its like did here, else by `suites/rates.json`; None: unknown."""
         alike = [
@@ -215,6 +238,7 @@ class Benchmark:
     def _pool(self, lock: int, told: Callable[[Sequence[Job], int], Any], jobs: Sequence[Job]) -> None:
         pool = Pool(self.processes, self.gpus, kept_open=[lock], told=told)
         if not pool.run(jobs):
+            self._write()
             done = sum(place.state() == "done" for place in self.places)
             raise Stopped(
                 f"stopped by {signal.Signals(pool.stopped_by).name} with {done} of {len(self.places)} runs done; "
@@ -255,7 +279,8 @@ class Benchmark:
         write_results(results, self.out / "results.json")
         self._write_episodes()
         known = {place.folder.name for place in self.places}
-        others = [path.name for path in (self.out / "runs").iterdir() if path.name not in known]
+        runs = self.out / "runs"
+        others = [path.name for path in runs.iterdir() if path.name not in known] if runs.is_dir() else []
         if others:
             self.said(f"left out: {len(others)} runs in {self.out / 'runs'} that are not of this suite")
         return results
@@ -268,7 +293,7 @@ class Benchmark:
             self.said(
                 f"mixed: the runs are of {len(commits)} states of the code: {', '.join(sorted(commits))}"
             )
-        versions = [json.loads(file.read_text("utf-8"))["versions"] for file in made]
+        versions = [json.loads(file.read_text("utf-8"))["versions"] for file in made if file.is_file()]
         return {
             "suite": suite.name,
             "budget": dict([suite.budget]),
@@ -283,9 +308,11 @@ class Benchmark:
         """All episodes of all last evaluations, one row each."""
         names = ("environment", "task", "algorithm", "seed", "task_id", *COLUMNS)
         columns: dict[str, list[Any]] = {name: [] for name in names}
-        for place in self.places:
-            if place.state() != "done":
-                continue
+        done = [place for place in self.places if place.state() == "done"]
+        here = [place for place in done if (place.train / EPISODES).is_file()]
+        if len(here) < len(done):
+            self.said(f"episodes of {len(done) - len(here)} runs are not here: they were done elsewhere")
+        for place in here:
             for line in (place.train / EPISODES).read_text("utf-8").splitlines():
                 row, run = json.loads(line), place.run
                 own = (

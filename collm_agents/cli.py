@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from collm_agents import (
+    author_commands,
     bench_command,
     crossplay_commands,
     env_commands,
@@ -26,6 +27,7 @@ from collm_agents import (
     sandbox_commands,
     search_command,
     terminal,
+    view_command,
 )
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
@@ -330,9 +332,15 @@ VERBS = {
     ),
     "check": Verb(
         "check that an environment keeps the contract",
-        ("check writing/tldr-v0", "check my_task:MyTask"),
-        env_commands.add_env,
+        ("check writing/tldr-v0", "check my_tasks.negotiation:Negotiation --probe-rewards"),
+        env_commands.build_check,
         env_commands.run_check,
+    ),
+    "new": Verb(
+        "write a task to start from, with tests and a page",
+        ("new task my_tasks/negotiation.py",),
+        author_commands.build_new,
+        author_commands.run_new,
     ),
     "score": Verb(
         "score given replies and show every part of the reward",
@@ -403,6 +411,12 @@ VERBS = {
         ("report results/NAME.json", "report results --out report --metric success"),
         report_command.build_report,
         report_command.run_report,
+    ),
+    "view": Verb(
+        "write a page of one run, or show it in a browser: curves, timing and every kept episode",
+        ("view runs/NAME", "view runs/NAME --serve", "view runs/NAME --out run.html --pictures 1000"),
+        view_command.build_view,
+        view_command.run_view,
     ),
 }
 

@@ -132,6 +132,12 @@ class TeamConfig(Section):
         "memory, in MB, for keys and values of past turns, which later turns go on from; 0 keeps none",
         low=0,
     )
+    cuda_graphs: str = setting(
+        "auto",
+        "decode steps as CUDA graphs: auto (on CUDA; where a model's cannot be recorded the log says so), true (an "
+        "error where they cannot be) or false",
+        choices=("auto", "true", "false"),
+    )
     sampling: SamplingConfig = setting(SamplingConfig(), "how replies are drawn")
     lora: LoraConfig = setting(LoraConfig(), "size of the adapters")
     agents: Mapping[str, AgentConfig] = setting({}, "what single agents do otherwise, by agent name")
@@ -306,7 +312,7 @@ class TrackConfig(Section):
     _where = "track"
     tensorboard: bool = setting(True, "write a TensorBoard folder")
     live: bool = setting(True, "live view where the output is a terminal")
-    samples: int = setting(4, "conversations kept in samples.jsonl per evaluation", low=0)
+    samples: int = setting(4, "conversations kept per evaluation, for samples.jsonl and `collm view`", low=0)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ For `cli`, which dispatches to them. Everything here works with the base install
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -161,14 +162,36 @@ def eval_scripted(args: argparse.Namespace) -> Mapping[str, Any]:
     return evaluate_scripted(env, kinds, tasks, seed)
 
 
+def build_check(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `check`."""
+    add_env(parser)
+    parser.add_argument(
+        "--probe-rewards",
+        action="store_true",
+        help="also let degenerate agents play (nothing, the prompt, the partner's words, one token, another task's "
+        "solution), and warn where one is paid more than the novice",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def run_check(args: argparse.Namespace) -> int:
-    """Print `check_env`'s report; 1 where a check fails."""
+    """Print `check_env`'s report and what degenerate agents earn; 1 where a check fails, whatever is warned of."""
     env_id, items = split_words(args.words)
     if env_id is None:
         raise InputError("name what to check: an id or module:Class")
-    report = collm_envs.check_env(env_id, **load_env_settings(env_id, items))
-    print(report)
-    return 0 if report.ok else 1
+    settings = load_env_settings(env_id, items)
+    report = collm_envs.check_env(env_id, **settings)
+    buildable = not any(finding.check == "construction" for finding in report.findings)
+    probed = collm_envs.probe_rewards(env_id, **settings) if args.probe_rewards and buildable else None
+    if args.json:
+        told: dict[str, Any] = {"env": report.name, "ok": report.ok}
+        told["findings"] = [dataclasses.asdict(finding) for finding in report.findings]
+        print(json.dumps(told | ({"probe": probed.to_json()} if probed else {}), indent=2))
+    else:
+        print(report)
+        if probed:
+            print(f"\n{probed}")
+    return 0 if report.ok and (probed is None or probed.ok) else 1
 
 
 def build_score(parser: argparse.ArgumentParser) -> None:

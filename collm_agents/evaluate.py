@@ -220,7 +220,11 @@ def episode_values(rollouts: Rollouts) -> dict[str, list[list[float]]]:
 
 
 def conversation(rollouts: Rollouts, leaf: int) -> dict[str, Any]:
-    """The joint history of one episode as text, with its task, score and success."""
+    """One episode: the joint history as text, its task, score and success, and what each turn was worth.
+
+    A turn says what it was paid and scored, and of each agent how many tokens it drew, whether the limit `cut` its
+    reply and whether its observation was `clipped`; who saw and said what stands in the history.
+    """
     nodes = rollouts.nodes
     point = nodes.point[leaf]
     turn = int(rollouts.points.turn[point])
@@ -233,6 +237,25 @@ def conversation(rollouts: Rollouts, leaf: int) -> dict[str, Any]:
         "text": rollouts.points.state[point] + "".join(said),
         "score": float(nodes.score[leaf]),
         "success": bool(nodes.success[leaf]),
+        "turns": [_turn(rollouts, node) for node in rollouts.path(leaf)],
+    }
+
+
+def _turn(rollouts: Rollouts, node: int) -> dict[str, Any]:
+    nodes, rows = rollouts.nodes, rollouts.rows
+    return {
+        "reward": float(nodes.reward[node]),
+        "score": float(nodes.score[node]),
+        "parts": {name: float(value) for name, value in nodes.parts[node].items()},
+        "measured": {name: float(value) for name, value in nodes.metrics[node].items()},
+        "replies": {
+            agent: {
+                "tokens": len(rows.reply[row]),
+                "cut": bool(rows.cut[row]),
+                "clipped": bool(rows.clipped[row]),
+            }
+            for agent, row in zip(rollouts.agents, rollouts.row_of[node], strict=True)
+        },
     }
 
 

@@ -20,10 +20,11 @@ from torch import Tensor
 from collm_agents.batch import Rollouts, token_batches
 from collm_agents.critic import Critic
 from collm_agents.draws import derive
-from collm_agents.evaluate import TASKS_AT_ONCE
+from collm_agents.evaluate import TASKS_AT_ONCE, extent_of
 from collm_agents.learner import Learner, token_budget
 from collm_agents.models import loading
 from collm_agents.models.backbone import Backbone
+from collm_agents.models.graphs import column_bucket, row_bucket
 from collm_agents.models.hollow import LiveBytes, hollow
 from collm_agents.models.packing import pack
 from collm_agents.models.sampler import Drawn
@@ -112,14 +113,19 @@ def rehearse(experiment: Experiment) -> Footprint:
     tasks, trees = experiment.env.tasks, min(TREES, experiment.tasks_per_update)
     collector = experiment.collector(built.team, built.clock)
     rollouts = collector.collect([tasks[i % len(tasks)] for i in range(trees)], 0)
-    held_out = len(experiment.eval_env().tasks)
-    judged = max(min(count or held_out, held_out) for count in (config.eval.tasks, config.eval.final_tasks))
+    held_out = experiment.eval_env().tasks
+    extents = [
+        extent_of(config.eval, held_out, config.eval.tasks),
+        extent_of(config.eval, held_out, config.eval.final_tasks, last=True),
+    ]
+    judged = max(min(len(played), TASKS_AT_ONCE) * episodes for played, episodes in extents)
     leaves = math.prod(branching)
-    most = max(experiment.tasks_per_update * leaves, min(judged, TASKS_AT_ONCE) * config.eval.samples)
+    most = max(experiment.tasks_per_update * leaves, judged)
     item = torch.finfo(loading.pick_dtype(config.team.dtype, experiment.device)).bits / 8
     team, kind = built.team, torch.device(experiment.device).type
     assert isinstance(team, RehearsingTeam)
-    sampling = sampling_bytes(team, most / (trees * leaves), item, kind, len(branching) > 1)
+    recorded = kind == "cuda" and config.team.cuda_graphs != "false"
+    sampling = sampling_bytes(team, most / (trees * leaves), item, kind, len(branching) > 1, recorded)
     return footprint(team, built.critic, built.learner, rollouts, experiment.device, sampling)
 
 
@@ -166,7 +172,9 @@ def footprint(
     )
 
 
-def sampling_bytes(team: RehearsingTeam, scale: float, item: float, kind: str, several: bool) -> float:
+def sampling_bytes(
+    team: RehearsingTeam, scale: float, item: float, kind: str, several: bool, recorded: bool = False
+) -> float:
     """Bytes that decoding takes at most, by the batches that the rehearsal asked for.
 
     Args:
@@ -175,6 +183,7 @@ def sampling_bytes(team: RehearsingTeam, scale: float, item: float, kind: str, s
         item: bytes of a number.
         kind: of device.
         several: whether turns follow that take up what earlier ones computed.
+        recorded: whether decode steps have the shapes of buckets.
     """
     limit, found, kept = team.sampling.max_new_tokens, 0.0, 0.0
     for backbone, rows, longest in team.batches:
@@ -183,14 +192,17 @@ def sampling_bytes(team: RehearsingTeam, scale: float, item: float, kind: str, s
         own = getattr(text, "num_key_value_heads", None) or heads
         size = item * (getattr(text, "head_dim", None) or text.hidden_size // heads)
         rows = min(team.batch_rows, round(rows * scale))
-        state = rows * (longest + limit) * 2 * text.num_hidden_layers * own * size
+        held = rows * (longest + limit)
+        if recorded:
+            held = row_bucket(rows) * column_bucket(longest + limit)
+        state = held * 2 * text.num_hidden_layers * own * size
         # One layer's keys and values are repeated for each query head; logits and what is drawn from.
-        repeated = rows * (longest + limit) * 2 * heads * size if own < heads else 0.0
+        repeated = held * 2 * heads * size if own < heads else 0.0
         drawing = max(repeated, rows * text.vocab_size * DRAWING)
         # Prompts are computed some at a time: their keys and values, and what one layer makes of them.
         fed = min(PREFILL_TOKENS[kind == "cpu"], rows * longest)
         inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-        prompts = fed * (state / rows / (longest + limit) + (3 * inner + 8 * text.hidden_size) * item)
+        prompts = fed * (state / held + (3 * inner + 8 * text.hidden_size) * item)
         found = max(found, state + drawing + prompts)
         kept += state
     return found + (min(kept, team.store.budget) if several else 0.0)

@@ -15,7 +15,7 @@ from typing import Any
 
 from collm_agents import stats
 from collm_agents.figures import MAX_ENVIRONMENTS, MAX_PANELS, draw_figures
-from collm_agents.records import Results
+from collm_agents.records import Record, Results
 from collm_agents.report_numbers import AGGREGATES, Group, Numbers, Scope, compute, way
 from collm_agents.report_page import lacking, page
 
@@ -127,11 +127,20 @@ def about_rows(results: Results) -> list[tuple[str, str]]:
         low, high = min(budgets), max(budgets)
         rows.append(("joint samples of a run", f"{low}" if low == high else f"{low} to {high}"))
         rows.append(("hours of training, all finished runs", f"{_hours(results):.2f}"))
-    settings = sorted({" ".join(run.settings) for run in records if run.settings})
-    if settings:
-        more = f" and {len(settings) - 6} more sets" if len(settings) > 6 else ""
-        rows.append(("settings", "; ".join(settings[:6]) + more))
+    rows += _settings(records)
     return rows + [row for key, value in results.about.items() for row in _flat(str(key), value)]
+
+
+def _settings(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """What all runs were started with, then what single algorithms were beyond that."""
+    common = set.intersection(*(set(run.settings) for run in records)) if records else set()
+    rows = [("settings of all runs", " ".join(sorted(common)))] if common else []
+    for algorithm in sorted({run.algorithm for run in records}):
+        sets = [set(run.settings) for run in records if run.algorithm == algorithm]
+        own = sorted(set.intersection(*sets) - common)
+        if told := [word for word in own if not word.startswith(("run.seed=", "algorithm.name="))]:
+            rows.append((f"settings of {algorithm}", " ".join(told)))
+    return rows
 
 
 def _hours(results: Results) -> float:

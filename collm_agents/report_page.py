@@ -7,15 +7,12 @@ own policy allows no other script, style or address than those it carries.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from collm_agents import stats
+from collm_agents.pages import as_script_data, fill, rounded
 from collm_agents.records import AXES
 from collm_agents.report_numbers import (
     AGGREGATES,
@@ -53,7 +50,6 @@ def page(
     Returns:
         The whole file.
     """
-    template, style, script = (_asset(f"report_page.{kind}") for kind in ("html", "css", "js"))
     data = {
         "title": title,
         "told": told,
@@ -61,41 +57,7 @@ def page(
         "notes": notes,
         **page_data(numbers),
     }
-    parts = {
-        "SCRIPT_HASH": _hash(script),
-        "STYLE_HASH": _hash(style),
-        "STYLE": style,
-        "SCRIPT": script,
-        "DATA": as_script_data(data),
-    }
-    pieces = template.split("{{")
-    whole = [pieces[0]]
-    for piece in pieces[1:]:  # in one pass, so that no text can stand for a part
-        name, _, rest = piece.partition("}}")
-        whole += [parts[name], rest]
-    return "".join(whole)
-
-
-def as_script_data(data: Any) -> str:
-    """JSON that can stand in a script element: no character in it ends the element or starts a comment."""
-    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _asset(name: str) -> str:
-    return files("collm_agents").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-
-
-def rounded(value: float) -> float | None:
-    """Six significant digits; None for what is no finite number."""
-    if not math.isfinite(value):
-        return None
-    short = float(f"{value:.6g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+    return "".join(fill("report_page.html", (), ("report_page.js",), (as_script_data(data),)))
 
 
 def _row(values: Iterable[float]) -> list[float | None]:

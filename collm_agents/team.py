@@ -6,8 +6,8 @@ its own member of it. Teams of different bases and tokenizers are several backbo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from collm_agents.losses import masked_log_softmax, token_entropy
 from collm_agents.models import loading
 from collm_agents.models.backbone import BASE, Backbone
 from collm_agents.models.decode import Row, Setting, decode, plainly
+from collm_agents.models.graphs import recording
 from collm_agents.models.kvcache import PrefixStore
 from collm_agents.models.logprob import token_logprobs
 from collm_agents.models.packing import pack
@@ -213,6 +214,7 @@ class AgentTeam:
         self.overflow = config.prompt_overflow
         self.batch_rows, self.clock = batch_rows, clock or Clock()
         self.store, self._holding = PrefixStore(config.kv_budget * 1_000_000), False
+        self.graphs = recording(config.cuda_graphs, [b.device for b in self.backbones.values()])
         formats: dict[int, ChatFormat] = {}
         self.formats: dict[str, ChatFormat] = {}
         self.limits: dict[str, int] = {}
@@ -276,6 +278,8 @@ class AgentTeam:
         unknown = {r.agent for r in requests} - set(self.models)
         if unknown:
             raise KeyError(f"the team has no model for agent {unknown.pop()!r}")
+        if not self._holding:
+            self._release()
         return [reply for reply in replies if reply is not None]
 
     def _act(
@@ -301,12 +305,17 @@ class AgentTeam:
             clock=self.clock,
             budget=PREFILL_TOKENS[torch.device(backbone.device).type == "cpu"],
         )
-        draw = decode if backbone.decodable() else plainly
-        with backbone.drawing(tuple(dict.fromkeys(row.member for row in rows))) as (model, adapters):
-            setting = replace(setting, adapters=adapters)
+        draw = decode if (fits := backbone.decodable()) else plainly
+        members = [m for m in backbone.members if any(row.member == m for row in rows)]  # in a fixed order
+        with contextlib.ExitStack() as stack:
+            model, adapters = stack.enter_context(backbone.drawing(members))
+            steps = None
+            if fits and self.graphs is not None:
+                adapters, steps = stack.enter_context(self.graphs.opened(model, adapters))
+            setting = replace(setting, adapters=adapters, steps=steps)
             draw(model, rows, setting, lambda i, drawn: tell(numbers[i], asked[i].agent, drawn))
 
-    @contextmanager
+    @contextlib.contextmanager
     def holding(self) -> Iterator[PrefixStore]:
         """Inside, what a turn computed is kept for later turns that go on from it; weights must not change.
 
@@ -318,7 +327,12 @@ class AgentTeam:
             yield self.store
         finally:
             self._holding = False
-            self.store.release()
+            self._release()
+
+    def _release(self) -> None:
+        self.store.release()
+        if self.graphs is not None:
+            self.graphs.release()
 
     def logprobs(
         self, agent: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]

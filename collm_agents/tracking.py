@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -167,20 +167,26 @@ def read_rows(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]
     Raises:
         MetricError: for a broken line that is not the last one.
     """
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            if number == len(lines):  # a whole line ends in a newline, so "" would follow it
-                break
-            raise MetricError(f"{path}, line {number}: not JSON") from None
-        if kind is None or row.get("kind") == kind:
-            rows.append(row)
-    return rows
+    return [row for row, _ in stream_rows(path) if kind is None or row.get("kind") == kind]
+
+
+def stream_rows(path: str | Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """The rows of `read_rows` one by one, each with the bytes of the file up to its end."""
+    done = 0
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            done += len(line)
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                if not line.endswith(b"\n"):  # only a killed run leaves such a line, and only as the last
+                    return
+                raise MetricError(f"{path}, line {number}: not JSON") from None
+            if not isinstance(row, dict):
+                raise MetricError(f"{path}, line {number}: not an object")
+            yield row, done
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from collm_envs.errors import (
 )
 from collm_envs.registry import EnvSpec, list_envs, load_plugins, make, make_vec, register, spec
 from collm_envs.reward import RewardModel, Score, component
+from collm_envs.reward_probe import ProbeReport, probe_rewards
 from collm_envs.scripted import play_scripted
 from collm_envs.spaces import UnicodeText
 from collm_envs.task import RowFormat, Task, TaskSource
@@ -34,6 +35,7 @@ __all__ = [
     "EnvFault",
     "EnvSpec",
     "InputError",
+    "ProbeReport",
     "RewardModel",
     "RowFormat",
     "Score",
@@ -51,6 +53,7 @@ __all__ = [
     "make",
     "make_vec",
     "play_scripted",
+    "probe_rewards",
     "register",
     "spec",
 ]

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from collm_envs.contract import CHECKS, Note
+from collm_envs.contract import Note
+from collm_envs.contract_data import CHECKS
 from collm_envs.env import CollabEnv
 from collm_envs.errors import CollmError, InputError
 from collm_envs.probe import Subject
-from collm_envs.registry import env_settings, make
+from collm_envs.registry import env_settings, make, spec
+from collm_envs.tables import wrapped_table
 
 
 class CheckError(InputError):
@@ -31,13 +33,15 @@ class Finding:
         check: what was looked at.
         ok: whether it holds.
         message: what was seen, with class, hook, task and turn where they matter.
-        remedy: where and how to mend it; empty where nothing is wrong.
+        remedy: how to mend it, with the hook's full name; empty where nothing is wrong.
+        where: file and line of it, such as `my_tasks/negotiation.py:71`; empty where nothing is wrong.
     """
 
     check: str
     ok: bool
     message: str = ""
     remedy: str = ""
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,22 @@ class CheckReport:
             raise CheckError(str(self))
         return self
 
+    def table(self, width: int | None = None) -> str:
+        """What was checked, what is wrong, where, and how to mend it.
+
+        Args:
+            width: columns of the table; default those of the terminal.
+        """
+        rows = [
+            ("ok" if f.ok else "FAIL", f.check, f.message, f.where, f.remedy)
+            for f in sorted(self.findings, key=lambda finding: finding.ok)  # what is to be done stands first
+        ]
+        return wrapped_table(("", "check", "what is seen", "where", "how to mend it"), rows, width)
+
     def __str__(self) -> str:
-        width = max((len(finding.check) for finding in self.findings), default=0)
-        lines = []
-        for finding in self.findings:
-            status = "ok  " if finding.ok else "FAIL"
-            lines.append(f"  {status}  {finding.check:<{width}}  {finding.message}".rstrip())
-            if finding.remedy:
-                lines.append(f"        {'':<{width}}  -> {finding.remedy}")
         failed = sum(not finding.ok for finding in self.findings)
         verdict = f"{failed} of {len(self.findings)} failed" if failed else f"all {len(self.findings)} hold"
-        return "\n".join([f"{self.name}: {verdict}", *lines])
+        return f"{self.name}: {verdict}\n\n{self.table()}"
 
 
 def check_env(env_or_id: str | type[CollabEnv] | CollabEnv, **kwargs: Any) -> CheckReport:
@@ -90,40 +99,65 @@ def check_env(env_or_id: str | type[CollabEnv] | CollabEnv, **kwargs: Any) -> Ch
     Raises:
         InputError: for something that is no environment, an unknown id or a wrong setting.
     """
-    subject = _subject(env_or_id, kwargs)
+    subject = subject_of(env_or_id, kwargs)
+    if isinstance(subject, Finding):
+        return CheckReport(_name(env_or_id), (subject,))
     findings: list[Finding] = []
     for name, check in CHECKS.items():
         try:
-            for what, remedy in check(subject):
-                findings.append(Finding(name, False, what, remedy))
+            for what, remedy, *place in check(subject):
+                where = place[0] if place else subject.place_in(remedy)
+                findings.append(Finding(name, False, what, remedy, where))
         except Note as note:
             findings.append(Finding(name, True, f"note: {note}"))
         except Exception as error:  # whatever a broken environment raises is a finding
-            text = str(error) if isinstance(error, CollmError) else f"{type(error).__name__}: {error}"
-            findings.append(Finding(name, False, text, f"mend what raises this in {subject.where('*')}"))
+            findings.append(_raised(name, subject, error))
         if not any(finding.check == name for finding in findings):
             findings.append(Finding(name, True))
     return CheckReport(subject.name, tuple(findings))
 
 
-def _subject(env_or_id: Any, kwargs: Mapping[str, Any]) -> Subject:
+def _raised(check: str, subject: Subject, error: Exception) -> Finding:
+    text = str(error) if isinstance(error, CollmError) else f"{type(error).__name__}: {error}"
+    remedy = f"mend what raises this in {subject.where('*')}"
+    return Finding(check, False, text, remedy, subject.raised_at(error))
+
+
+def subject_of(env_or_id: Any, kwargs: Mapping[str, Any]) -> Subject | Finding:
+    """What is to be checked, built once; a finding where it cannot be built.
+
+    Raises:
+        InputError: for something that is no environment, an unknown id or a wrong setting.
+    """
     if isinstance(env_or_id, CollabEnv):
         if kwargs:
             raise InputError(f"settings ({', '.join(kwargs)}) are for ids and classes, not for an instance")
         return Subject(env_or_id.env_id, type(env_or_id), lambda: env_or_id, frozenset())
     if isinstance(env_or_id, str):
+        env_class = spec(env_or_id).env_class
 
         def build(**more: Any) -> CollabEnv:
             return make(env_or_id, **{**kwargs, **more})
 
-        name = env_or_id
     elif isinstance(env_or_id, type) and issubclass(env_or_id, CollabEnv):
+        env_class = env_or_id
 
         def build(**more: Any) -> CollabEnv:
             return env_or_id(**{**kwargs, **more})
 
-        name = f"{env_or_id.__module__}:{env_or_id.__qualname__}"
     else:
         raise InputError(f"check_env takes an id, a CollabEnv class or an instance, not {env_or_id!r}")
-    env_class = type(build())
-    return Subject(name, env_class, build, frozenset(env_settings(env_class)) - frozenset(kwargs))
+    subject = Subject(
+        _name(env_or_id), env_class, build, frozenset(env_settings(env_class)) - frozenset(kwargs)
+    )
+    try:
+        build()
+    except Exception as error:
+        if isinstance(error, InputError) and kwargs:  # a setting of the user's, not of the author's
+            raise
+        return _raised("construction", subject, error)
+    return subject
+
+
+def _name(env_or_id: Any) -> str:
+    return env_or_id if isinstance(env_or_id, str) else f"{env_or_id.__module__}:{env_or_id.__qualname__}"

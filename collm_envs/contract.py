@@ -1,6 +1,7 @@
 """The contract of an environment, one check per promise; `check_env` runs them.
 
-Each check is a generator that yields `(what is wrong, how to mend it)` and nothing where the promise is kept.
+Each check is a generator that yields `(what is wrong, how to mend it)`, with file and line as a third where these
+are known better than from the hook that the remedy names, and nothing where the promise is kept.
 A check that does not apply raises `Note`.
 """
 
@@ -52,7 +53,7 @@ HOSTILE = {
 }
 
 
-Problems = Iterator[tuple[str, str]]
+Problems = Iterator[tuple[str, ...]]
 Check = Callable[[Subject], Problems]
 CHECKS: dict[str, Check] = {}
 
@@ -211,7 +212,7 @@ def _scores(subject: Subject) -> Problems:
     for number, reply in enumerate(kinds):
         env.reset(seed=SEED + number)
         for turn in play(env, reply, rng):
-            for what, remedy in _score_of(subject, env, turn):
+            for what, remedy, *_ in _score_of(subject, env, turn):
                 if what not in seen:
                     seen.add(what)
                     yield what, remedy
@@ -251,12 +252,13 @@ def _hostile_replies(subject: Subject) -> Problems:
         try:
             env.reset(seed=SEED)
             for turn in play(env, lambda *_, text=text: text, np.random.default_rng(0)):
-                for what, remedy in _score_of(subject, env, turn):
+                for what, remedy, *_ in _score_of(subject, env, turn):
                     yield f"{label} reply: {what}", remedy
         except EnvFault as fault:
             yield (
                 f"{label} reply: {fault}",
                 f"a bad reply is scored, never an exception: {subject.where('*')}",
+                subject.raised_at(fault),
             )
 
 
@@ -435,7 +437,7 @@ def _turns_and_team_sizes(subject: Subject) -> Problems:
         turns = play_episode(env, mixed_play)[1]
         if not 1 <= len(turns) <= env.num_turns or env.agents:
             yield f"{label}: the episode lasts {len(turns)} turns", f"mend {subject.where('step()')}"
-        for what, remedy in _score_of(subject, env, turns[-1]):
+        for what, remedy, *_ in _score_of(subject, env, turns[-1]):
             yield f"{label}: {what}", remedy
         if subject.has("oracle"):
             best = play_scripted(env, "oracle", [env.tasks[0]], seed=SEED)[0]

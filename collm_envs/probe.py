@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import math
+import os
+import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -21,6 +25,23 @@ from collm_envs.errors import SettingError
 from collm_envs.task import Task
 
 SEED = 20_240
+CORE = ("collm_envs.env", "collm_envs.hooks", "pettingzoo.utils.env")
+_HERE = os.path.dirname(os.path.abspath(__file__))
+CORE_FILES = frozenset(
+    os.path.join(_HERE, f"{name}.py")
+    for name in (
+        "env",
+        "hooks",
+        "reward",
+        "registry",
+        "contract",
+        "probe",
+        "checker",
+        "scripted",
+        "task",
+        "history",
+    )
+)
 Reply = Callable[[CollabEnv, str, np.random.Generator], str]
 
 
@@ -51,6 +72,35 @@ class Subject:
         """The place to mend, such as `mine.tasks.Puzzle.advance()`."""
         return f"{self.env_class.__module__}.{self.env_class.__qualname__}.{hook}"
 
+    def line_of(self, hook: str) -> str:
+        """File and line of a hook that the class or an author's base of it writes; else of the class."""
+        name = hook.partition("(")[0]
+        found = getattr(self.env_class, name, None) if not name.startswith("__") else None
+        module = getattr(found, "__module__", None)
+        if not inspect.isfunction(found) or module in CORE:
+            found = self.env_class
+        try:
+            return f"{shown_path(inspect.getsourcefile(found) or '?')}:{inspect.getsourcelines(found)[1]}"
+        except (OSError, TypeError):  # a class made at a prompt has no file
+            return ""
+
+    def place_in(self, text: str) -> str:
+        """File and line of the first hook of this class that a text names; empty where it names none."""
+        prefix = re.escape(f"{self.env_class.__module__}.{self.env_class.__qualname__}.")
+        named = re.search(rf"{prefix}(\w+|\*)", text)
+        return self.line_of(named[1]) if named else ""
+
+    def raised_at(self, error: BaseException) -> str:
+        """File and line of the author's code that raised an error, behind the faults it was wrapped in."""
+        while error.__cause__ is not None:
+            error = error.__cause__
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in CORE_FILES]
+        home = os.path.dirname(inspect.getsourcefile(self.env_class) or "")
+        own = [frame for frame in frames if os.path.dirname(frame.filename) == home]
+        for frame in (own or frames)[-1:]:
+            return f"{shown_path(frame.filename)}:{frame.lineno}"
+        return self.line_of("*")
+
     def several_turns(self) -> CollabEnv:
         """One with three turns where it takes the setting, so that later turns are looked at too."""
         if "num_turns" in self.settings:
@@ -63,6 +113,12 @@ class Subject:
     def has(self, hook: str) -> bool:
         """Whether the class writes a hook that `CollabEnv` leaves open."""
         return getattr(self.env_class, hook) is not getattr(CollabEnv, hook)
+
+
+def shown_path(path: str) -> str:
+    """A file as a user would name it: relative to where one stands, if it lies below."""
+    short = os.path.relpath(path)
+    return os.path.abspath(path) if short.startswith("..") else short
 
 
 def random_play(env: CollabEnv, agent: str, rng: np.random.Generator) -> str:

@@ -181,6 +181,10 @@ def spec(id: str) -> EnvSpec:
         cls = _import_class(id)
         return EnvSpec(id, cls, {}, (inspect.getdoc(cls) or "").partition("\n")[0])
     hint = suggest(id, _SPECS) or "; `collm envs` lists them"
+    if id.endswith(".py"):
+        module = ".".join(part for part in re.split(r"[/\\]", id.removesuffix(".py")) if part.strip("."))
+        name = module.rpartition(".")[2].title().replace("_", "")
+        hint = f"; a file goes by module:Class, such as {module}:{name}"
     raise UnknownEnvError(f"unknown environment {id!r}{hint}")
 
 

@@ -5,6 +5,8 @@ For the command line, docs and notebooks. Drawing itself belongs to each environ
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,3 +63,26 @@ def write_gif(frames: list[np.ndarray], path: str | Path) -> None:
         pictures[0].save(path, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write {path}: {error}") from None
+
+
+def as_png(frame: np.ndarray) -> bytes:
+    """A picture [height, width, 3] of uint8 as a PNG file, at most 256 colours by palette; needs no Pillow."""
+    height, width, _ = frame.shape
+    packed = (frame.astype(np.uint32) << np.array([16, 8, 0], dtype=np.uint32)).sum(axis=2, dtype=np.uint32)
+    colours, index = np.unique(packed, return_inverse=True)
+    if len(colours) <= 256:
+        pixels, kind = index.reshape(height, width).astype(np.uint8), 3
+        palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8)
+        chunks = [_png_chunk(b"PLTE", palette.tobytes())]
+    else:
+        pixels, kind, chunks = np.ascontiguousarray(frame).reshape(height, width * 3), 2, []
+    rows = np.concatenate(
+        [np.zeros((height, 1), np.uint8), pixels], axis=1
+    )  # each begins with its filter, none
+    head = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    body = [_png_chunk(b"IHDR", head), *chunks, _png_chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body) + _png_chunk(b"IEND", b"")
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

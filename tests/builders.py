@@ -63,7 +63,7 @@ def stir(model: Backbone, scale=0.3, seed=0) -> Backbone:
     generator = torch.Generator().manual_seed(seed)
     for member in model.members:
         for parameter in model.parameters(member).values():
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
             parameter.add_(noise * (scale if model.tuning == "lora" else 0.02))
     return model
 
@@ -76,6 +76,7 @@ def team(
     num_turns=1,
     stirred=True,
     batch_rows=512,
+    device="cpu",
     **config,
 ):
     """A team on tiny models; `models` is one name or one per agent."""
@@ -88,7 +89,7 @@ def team(
         **config,
     )
     wanted = {agent: (folder(name), tuning) for agent, name in zip(agents, names, strict=True)}
-    backbones = build_backbones(wanted, settings, "cpu", 0)
+    backbones = build_backbones(wanted, settings, device, 0)
     if stirred:
         for number, found in enumerate(dict.fromkeys(backbones.values())):
             stir(found, seed=number)

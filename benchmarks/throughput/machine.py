@@ -51,6 +51,10 @@ def peaks(device: str, dtype: torch.dtype) -> dict[str, float]:
 class Shape:
     """Sizes of a causal LM that its costs follow from.
 
+    Args:
+        causal: the model.
+        dtype: that its weights are read in while drawing, where autocast keeps casts of them; default their own.
+
     Attributes:
         linear: weights of linear layers without embeddings and head.
         head: weights of the output matrix.
@@ -59,14 +63,14 @@ class Shape:
         bytes: of all weights.
     """
 
-    def __init__(self, causal: Any) -> None:
+    def __init__(self, causal: Any, dtype: torch.dtype | None = None) -> None:
         decoder, text = causal.get_decoder(), causal.config.get_text_config()
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.linear = sum(m.weight.numel() for m in decoder.modules() if isinstance(m, nn.Linear))
         self.head = text.hidden_size * text.vocab_size
         self.attention = text.num_hidden_layers * text.num_attention_heads * head_dim
         self.kv = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim
-        self.item = next(decoder.parameters()).element_size()
+        self.item = (dtype or next(decoder.parameters()).dtype).itemsize
         tied = text.tie_word_embeddings
         self.bytes = (self.linear + self.head * (1 if tied else 2)) * self.item
 

@@ -101,8 +101,9 @@ def measure(spec: Spec) -> dict[str, Any]:
         update(number)
     spent = meter.since(begun)
     phases, memory = built.clock.since(before), meter.memory()
-    machine = peaks(spec.device, pick_dtype(spec.dtype, spec.device))
-    shapes = {m: Shape(_causal(b, m)) for m, b in agents.items()}
+    dtype = pick_dtype(spec.dtype, spec.device)
+    machine = peaks(spec.device, dtype)
+    shapes = {m: Shape(_causal(b, m), dtype) for m, b in agents.items()}
     return {
         **spent,
         "joint_samples": sum(len(r.nodes) for r in played),

@@ -20,6 +20,7 @@ from collm_agents.clock import Clock
 from collm_agents.config import SamplingConfig
 from collm_agents.losses import masked_log_softmax
 from collm_agents.models import sampler
+from collm_agents.models.graphs import Steps
 from collm_agents.models.grouped import GroupedAdapters
 from collm_agents.models.kvcache import BufferCache, Prefix, PrefixStore
 from collm_agents.models.masks import Masks
@@ -57,6 +58,7 @@ class Setting:
         store: what earlier turns computed; finished rows are added to it.
         clock: prefill is counted apart here.
         budget: most tokens of prompts computed at once.
+        steps: of static shape, for accelerators; None takes each step as it comes.
     """
 
     sampling: SamplingConfig
@@ -67,6 +69,7 @@ class Setting:
     store: PrefixStore | None = None
     clock: Clock = field(default_factory=Clock)
     budget: int = 2048
+    steps: Steps | None = None
 
 
 Tell = Callable[[int, Drawn], None]
@@ -145,7 +148,8 @@ class _Batch:
         self.width = max(len(row.prompt) for row in rows)
         self.number = np.arange(len(rows))  # of each row of the batch
         self.told = np.zeros(len(rows), dtype=bool)
-        self.cache = BufferCache(self.width + self.limit, self.width)
+        buffers = setting.steps.cache if setting.steps else BufferCache
+        self.cache = buffers(self.width + self.limit, self.width)
         lengths = [len(row.prompt) for row in rows]
         self.length = torch.tensor(lengths, device=self.device)
         self.owner = torch.tensor([self.members.index(row.member) for row in rows], device=self.device)
@@ -195,8 +199,7 @@ class _Batch:
             self._expand(target, torch.tensor(source, device=self.device))
             start = end
         del self.group
-        if self.setting.adapters:
-            self.setting.adapters.assign(self.owner)
+        self._seat()
         assert logits is not None
         return logits
 
@@ -239,6 +242,9 @@ class _Batch:
 
     def forward(self, step: int) -> Tensor:
         """Feed each row's token of a step; returns next-token logits, [B, V]."""
+        if self.setting.steps:
+            self.cache.length = self.width + step + 1
+            return self.setting.steps(self.tokens[:, step], self.width + step)
         mask = self.masks.step(self.valid, self.width + step + 1, self.device, self.dtype)
         return self._call(self.tokens[:, step : step + 1], (self.length + step)[:, None], mask, self.cache)
 
@@ -312,8 +318,13 @@ class _Batch:
         if self.valid is not None:
             self.valid = self.valid.index_select(0, index)
         self.cache.select(index)
+        self._seat()
+
+    def _seat(self) -> None:
         if self.setting.adapters:
             self.setting.adapters.assign(self.owner)
+        if self.setting.steps:
+            self.setting.steps.seat(self.width - self.length, self.owner)
 
 
 @torch.no_grad()

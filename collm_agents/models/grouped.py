@@ -39,12 +39,31 @@ class GroupedAdapters:
 
     def assign(self, owner: Tensor) -> None:
         """Say whose each row of the coming passes is: places in `members`, [B]."""
+        self._mask = self.mask(owner)
+
+    def mask(self, owner: Tensor) -> Tensor | None:
+        """What `assign` makes of some rows, [B, 1, members x rank]; None for one member, who needs none."""
         if len(self.members) == 1:
-            return
+            return None
         ranks = torch.tensor(self._ranks, device=owner.device)
         columns = torch.arange(len(self.members), device=owner.device).repeat_interleave(ranks)
         dtype = self._stacks[0][1].dtype
-        self._mask = (owner[:, None, None] == columns).to(dtype)
+        return (owner[:, None, None] == columns).to(dtype)
+
+    def hold(self, mask: Tensor) -> None:
+        """Use this tensor of `mask` for the coming passes; what is written to it later counts."""
+        self._mask = mask
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All stacked projections."""
+        return [tensor for _, down, up in self._stacks for tensor in (down, up)]
+
+    @torch.no_grad()
+    def take(self, other: GroupedAdapters) -> None:
+        """Copy the weights of others of the same members, in place."""
+        for own, new in zip(self.tensors, other.tensors, strict=True):
+            own.copy_(new)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

@@ -78,6 +78,22 @@ class Masks:
             near = seen & (torch.arange(length, device=device) >= length - self.window)
         return self.given(seen, near, dtype)
 
+    def at(self, start: Tensor, column: Tensor, columns: int, dtype: torch.dtype) -> Any:
+        """Mask of one new token per row, in a column that a tensor names: the same shape at every step.
+
+        Args:
+            start: column of each row's first token, [B, 1].
+            column: the new tokens', [1].
+            columns: those there are, filled or not, K.
+            dtype: of the model's weights.
+
+        Returns:
+            What to pass as `attention_mask`.
+        """
+        place = torch.arange(columns, device=column.device)
+        seen = ((place >= start) & (place <= column))[:, None, None]
+        return self.given(seen, seen & (place > column - self.window) if self.window else seen, dtype)
+
     def given(self, seen: Tensor, near: Tensor, dtype: torch.dtype) -> Any:
         """What to pass for a mask of all layers and one of those with a window, [B, 1, S, K] bool each."""
         if self.several:

@@ -1,6 +1,7 @@
 """The machinery around runs, with a trainer that pretends: what it writes is the same at every call."""
 
 import argparse
+import dataclasses
 import fcntl
 import json
 import os
@@ -77,7 +78,7 @@ class Bench:
 
     def __init__(self, folder):
         self.out, self.control = folder / "out", folder / "control"
-        self.control.mkdir()
+        self.control.mkdir(parents=True)
         (self.control / "trainer.py").write_text(FAKE, "utf-8")
         self.said = []
 
@@ -192,6 +193,21 @@ def test_what_is_finished_is_not_done_again(bench):
     assert more.records[:2] == one.records
 
 
+def test_runs_that_were_shared_count_as_done(bench, tmp_path):
+    results = bench.make(seeds="2").run()
+    bench.calls()
+    elsewhere = Bench(tmp_path / "elsewhere")
+    changed = [dataclasses.replace(results.records[1], settings=("learner.lr=1",)), *results.records[:1]]
+    taken = elsewhere.make(seeds="3").adopt(dataclasses.replace(results, records=tuple(changed)))
+    assert taken == 1  # the other one was made with other settings
+    found = elsewhere.make(seeds="3").run()
+    assert [call["key"] for call in bench.calls()] == [KEY.format(1), KEY.format(2)]
+    assert found.records[0] == results.records[0]
+    assert len(found.done) == 3
+    assert any("episodes of 1 runs are not here" in line for line in elsewhere.said)
+    assert elsewhere.make(seeds="3").adopt(results) == 0  # what is here is kept
+
+
 def test_what_failed_is_reported_with_its_reason_and_begun_anew(bench):
     bench.mark("fail", 0)
     bench.mark("odd", 1)
@@ -228,7 +244,7 @@ def test_a_signal_stops_the_programs_and_the_same_call_goes_on(bench):
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
     assert [bench.run_json(seed)["state"] for seed in (0, 1)] == ["started", "started"]
-    assert not (bench.out / "results.json").exists()
+    assert not read_results(bench.out).records  # what is done is there already; here nothing is
     bench.calls()
     bench.clear()
     results = bench.make(seeds="3").run()
@@ -360,7 +376,7 @@ def test_the_command_takes_a_suite_or_names():
     )
     assert len(direct.runs()) == 3
     for words, message in (
-        ([], "name one suite, of mini, mini-core, paper, smoke"),
+        ([], "name one suite, of mini, mini-core, mini-search, paper, smoke"),
         (["smoke", "mini"], "name one suite"),
         (["smoke", "--envs", "debug/echo-v0"], "not both"),
         (["--envs", "debug/echo-v0"], "go together"),

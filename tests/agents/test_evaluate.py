@@ -122,6 +122,23 @@ def test_conversations_hold_every_turn_the_score_and_success():
     assert sample["text"].index("turn 1 says") < sample["text"].index("turn 2 sees")
 
 
+def test_conversations_hold_what_every_turn_was_paid_and_for_what():
+    env = make("debug/echo-v0", split="test", num_turns=2)
+    first = right_after(0, ["agent_1"])
+    then = right_after(1)
+
+    def say(agent, prompt, node):
+        told = then(agent, prompt, node)
+        return told if told != "z" else first(agent, prompt, node)
+
+    sample = evaluate(env, ScriptedTeam(AGENTS, say), env.tasks[:1], seed=0, keep=1)["samples"][0]
+    one, two = sample["turns"]
+    assert (one["score"], one["reward"], one["parts"]) == (0.5, -0.5, {"echoed": 0.5})
+    assert (two["score"], two["reward"], two["parts"]) == (1.0, 0.0, {"echoed": 1.0})
+    assert list(one["replies"]) == list(AGENTS)
+    assert one["replies"]["agent_0"] == {"tokens": 2, "cut": False, "clipped": False}  # and the end token
+
+
 def test_a_conversation_is_what_the_environment_would_render():
     env = make("debug/echo-v0", num_turns=2)
     rollouts = Collector(VecEnv(env), ScriptedTeam(AGENTS, right_after(9)), (1, 1), 0).collect(

@@ -14,10 +14,10 @@ from benchmark_runs import HOSTILE, made_results, made_run
 from collm_agents import stats
 from collm_agents.cli import main
 from collm_agents.figures import COLOURS
+from collm_agents.pages import as_script_data, rounded
 from collm_agents.records import Point, Record, Results, write_results
 from collm_agents.report import about_rows, escaped, write_report
 from collm_agents.report_numbers import ALL, compute, points_of, way
-from collm_agents.report_page import as_script_data, rounded
 
 LEVELS = {"novice": {"score": 1.0}, "oracle": {"score": 3.0}}
 
@@ -448,7 +448,7 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_colours_can_be_seen_on_their_paper(theme):
-    style = (files("collm_agents") / "report_page.css").read_text("utf-8")
+    style = (files("collm_agents") / "page_style.css").read_text("utf-8")
     colours = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[theme]))
     for paper in ("paper", "card"):
         for text in ("ink", "soft", "link"):

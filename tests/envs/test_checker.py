@@ -1,5 +1,7 @@
 """`check_env` finds each broken promise, says where to mend it, and passes what is sound."""
 
+import inspect
+import os
 import random
 from dataclasses import dataclass, field, replace
 
@@ -21,8 +23,8 @@ def test_a_sound_environment_passes_as_class_id_or_instance(what):
     report = check_env(what() if callable(what) and not isinstance(what, type) else what)
     assert report.ok, str(report)
     assert report.raise_if_failed() is report
-    assert len({finding.check for finding in report.findings}) == 15
-    assert "all 15 hold" in str(report)
+    assert len({finding.check for finding in report.findings}) == 16
+    assert "all 16 hold" in str(report)
 
 
 def test_settings_are_kept_and_an_instance_takes_none():
@@ -280,11 +282,80 @@ def test_a_check_that_crashes_is_a_finding_and_the_rest_still_run():
             raise LookupError("no board")
 
     report = check_env(NoStart)
-    assert "begin() raised LookupError: no board" in str(report)
-    assert len({finding.check for finding in report.findings}) == 15
+    assert any("begin() raised LookupError: no board" in finding.message for finding in report.findings)
+    assert len({finding.check for finding in report.findings}) == 16
 
 
 def test_it_does_not_touch_the_global_generators():
     before = random.getstate(), np.random.get_state()[1].tobytes()  # noqa: NPY002
     check_env(Sum)
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == before  # noqa: NPY002
+
+
+class NoTests(Sum):
+    def builtin_rows(self, split):
+        return super().builtin_rows(split) if split == "train" else []
+
+
+class SplitBySplit(Sum):
+    def builtin_rows(self, split):
+        rows = super().builtin_rows(split)
+        return rows[:4] if split == "train" else rows[3:]
+
+
+class NoRoles(Sum):
+    def roles(self, num_agents):
+        return ("adder", "adder_1")
+
+
+class Breaks(Sum):
+    def advance(self, state, actions):
+        return super().advance(state, {name: str(int(text)) for name, text in actions.items()})
+
+
+def of(report, check):
+    return next(finding for finding in report.findings if finding.check == check)
+
+
+def line(cls, text):
+    """Where a text stands in this file's class, as a report names it."""
+    source, start = inspect.getsourcelines(cls)
+    number = next(i for i, own in enumerate(source, start) if text in own)
+    return f"{os.path.relpath(__file__)}:{number}"
+
+
+def test_splits_that_cannot_be_read_fail_and_shared_tasks_are_said():
+    found = of(check_env(NoTests), "splits")
+    assert (found.ok, found.where) == (False, line(NoTests, "def builtin_rows"))
+    assert "'test' cannot be read: builtin:test: no rows" in found.message
+    found = of(check_env(SplitBySplit), "splits")
+    assert found.ok
+    assert "1 tasks of 'test' are in 'train' too, such as 'builtin:train#3'" in found.message
+    assert "source and split are given" in of(check_env(Sum, split="train"), "splits").message
+
+
+def test_an_environment_that_cannot_be_built_is_a_finding_unless_a_setting_is_wrong():
+    report = check_env(NoRoles)
+    assert [finding.check for finding in report.findings] == ["construction"]
+    assert "agent name 'adder' is not a role with an index" in report.findings[0].message
+    with pytest.raises(InputError, match="agent name"):
+        check_env(NoRoles, num_turns=2)
+
+
+def test_a_finding_names_file_and_line():
+    report = check_env(Breaks)
+    raised = line(Breaks, "int(text)")
+    assert {f.where for f in report.findings if f.check == "hostile replies" and not f.ok} == {raised}
+    assert of(check_env(WeakOracle), "scripted agents").where == line(WeakOracle, "def oracle")
+    assert of(check_env(GoesOn), "docstring").where == line(GoesOn, "class GoesOn")
+    assert all(f.where and f.remedy for f in report.findings if not f.ok)
+
+
+def test_the_table_wraps_and_puts_failures_first():
+    report = check_env(Breaks)
+    lines = report.table(100).splitlines()
+    assert all(len(own) <= 100 for own in lines)
+    assert lines[0].split() == ["check", "what", "is", "seen", "where", "how", "to", "mend", "it"]
+    states = [own.split()[0] for own in lines[2:] if own[:4].strip()]
+    assert states == sorted(states, key=lambda state: state != "FAIL")
+    assert len(states) == len(report.findings)

@@ -164,6 +164,14 @@ def test_vector_environments_are_made_by_name():
     assert rows.agents == ["agent_0", "agent_1", "agent_2"]
 
 
+@pytest.mark.parametrize(
+    "path", ["my_tasks/week_plan.py", "./my_tasks/week_plan.py", "my_tasks\\week_plan.py"]
+)
+def test_a_file_in_place_of_a_name_is_told_its_name(path):
+    with pytest.raises(UnknownEnvError, match=r"such as my_tasks\.week_plan:WeekPlan$"):
+        collm_envs.spec(path)
+
+
 # -- packages that bring their own -----------------------------------------------------------------
 
 PLUGIN = """

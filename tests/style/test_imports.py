@@ -36,8 +36,9 @@ OWNERS = {
     "evaluate": {"collm_envs/metrics"},
     "PIL": {"collm_envs/render.py"},
 }
-REPORT = ("records", "report", "report_command", "report_numbers", "report_page", "figures")
-LIGHT = {f"collm_agents/{name}.py" for name in ("__init__", "cli", "config", "stats", *REPORT)}
+REPORT = ("records", "report", "report_command", "report_numbers", "report_page", "figures", "pages")
+VIEW = ("view_command", "view_page", "episodes", "pictures", "thinning", "waiting")
+LIGHT = {f"collm_agents/{name}.py" for name in ("__init__", "cli", "config", "stats", *REPORT, *VIEW)}
 PURE = {f"collm_agents/{name}.py" for name in ("advantages", "losses", "batch")}
 
 

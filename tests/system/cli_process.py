@@ -11,9 +11,14 @@ REPO = Path(__file__).resolve().parents[2]
 def collm(*words, cwd, stdin="", code=None, timeout_s=300):
     """Run `collm` in a folder; `code` replaces the plain start by Python source."""
     start = ["-c", code] if code else ["-m", "collm_agents.cli"]
+    return python(*start, *words, cwd=cwd, stdin=stdin, timeout_s=timeout_s)
+
+
+def python(*words, cwd, stdin="", timeout_s=300):
+    """Run Python in a folder, with the packages of this checkout."""
     path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
-        [sys.executable, *start, *words],
+        [sys.executable, *words],
         cwd=cwd,
         input=stdin,
         capture_output=True,

@@ -1,12 +1,10 @@
 """The report's page in a browser: what it shows, what it lets in, and how long it takes."""
 
-import json
-import re
 import sys
 
 import pytest
 from benchmark_runs import HOSTILE, made_results
-from chromium import Document, chromium, needs_chromium
+from chromium import Document, ask, chromium, needs_chromium
 
 from collm_agents.report import write_report
 from collm_agents.report_numbers import compute
@@ -30,8 +28,6 @@ MADE = {
         more=("parts/a", "parts/b"),
     ),
 }
-FRAME = """<iframe src="page.html#{hash}" width="{width}" height="2000" style="border:0"></iframe><script>
-addEventListener("message", (event) => {{ document.documentElement.dataset.found = event.data; }});</script>"""
 
 
 class Shop:
@@ -55,21 +51,11 @@ class Shop:
         return found
 
     def ask(self, name, script, *words, hash="", width=1280):
-        """What a script finds in the page, as the value of `found`; in a frame, as no window is narrow enough.
-
-        The page's own policy would not let the script in, and is taken away for it.
-        """
-        html = self.page(name).read_text("utf-8")
-        html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
-        script = f"(async () => {{ let found; {script}; parent.postMessage(JSON.stringify(found), '*'); }})()"
+        """What a script finds in the page."""
         folder = self.factory.mktemp("asked")
-        (folder / "page.html").write_text(
-            html.replace("</body>", f"<script>{script}</script></body>"), "utf-8"
+        return ask(
+            self.page(name), script, *words, folder=folder, hash=hash, width=width, profile=self.profile
         )
-        (folder / "frame.html").write_text(FRAME.format(hash=hash, width=width), "utf-8")
-        words = ("--dump-dom", "--virtual-time-budget=3000", *words)
-        dumped = chromium(folder / "frame.html", *words, profile=self.profile)
-        return json.loads(Document(dumped).all("html")[0]["data-found"])
 
 
 def figures(document):

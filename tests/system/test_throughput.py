@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.throughput import steps
 from benchmarks.throughput.machine import Operations, Shape, decode_floor, laid_out
 from benchmarks.throughput.models import (
     ARCHITECTURES,
@@ -116,6 +117,24 @@ def test_a_sweep_gives_every_point(tmp_path):
     ]  # fmt: skip
     assert found["rows"][0]["runs"][0]["update"] is None  # adapters: the formula is of full fine-tuning
     assert "| agents | 2 | 4 |" in printed
+
+
+def test_steps_are_measured_plain_and_recorded(tmp_path, capsys):
+    out = tmp_path / "steps.json"
+    assert steps.main(["--device", "cpu", "--smoke", "--out", str(out)]) == 0
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert [(row["model"], row["rows"]) for row in found["rows"]] == [
+        ("tiny", 2), ("tiny", 5), ("tiny3", 2), ("tiny3", 5)
+    ]  # fmt: skip
+    for row in found["rows"]:
+        assert 0 < row["floor_s"] < row["plain"]["step_s"]
+        assert not row["recorded"]["failed"]
+    assert found["gpu"] is None
+    assert "| tiny3 | 5 |" in capsys.readouterr().out
+
+
+def test_workloads_of_the_paper_are_found_by_what_make_gpu_names():
+    assert [w.name for w in of_the_paper() if "writing, paper" in w.name] == ["writing, paper"]
 
 
 def test_the_rows_of_an_update_are_kept_as_k_grows(files):

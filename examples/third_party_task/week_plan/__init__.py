@@ -1,0 +1,1 @@
+"""A planning task for three language models, as a package outside CoLLM. See `week_plan.task`."""
