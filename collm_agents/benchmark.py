@@ -108,7 +108,7 @@ class Benchmark:
             Stopped: when a signal came before the end.
             InputError: when another call is at work in the folder.
         """
-        with self._locked() as lock:
+        with held(self.out / ".lock") as lock:
             missing = self.missing()
             self._rebuild_models(missing, lock)
             ended, failed = len(self.places) - len(missing), 0
@@ -135,7 +135,7 @@ class Benchmark:
         """
         known = {record.place: record for record in results.done}
         count = 0
-        with self._locked():
+        with held(self.out / ".lock"):
             for place in self.missing():
                 run = place.run
                 wanted = [(run.environment, run.task_of(g), run.algorithm, run.seed) for g in run.greedy]
@@ -261,19 +261,6 @@ class Benchmark:
             f"{place.run.key} {seconds:.0f} s  score {metrics['score']:.3f}  success {metrics['success']:.3f}"
         )
 
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """Hold the folder. Programs inherit the lock, so one that was left behind holds it to its end."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(
-                    f"{self.out}: another `collm bench` is at work there, or a run that one left behind"
-                ) from None
-            yield file.fileno()
-
     # -- results ---------------------------------------------------------------------------------------------
 
     def records(self) -> list[Record]:
@@ -343,6 +330,24 @@ class Benchmark:
             write_parquet(columns, self.out / "episodes.parquet")
         except ImportError:
             self.said(NO_PARQUET)
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[int]:
+    """Hold a folder by a file in it. Programs inherit the lock, so one that was left behind holds it to its end.
+
+    Raises:
+        InputError: when another holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{lock.parent}: another `collm bench` is at work there, or a run that one left behind"
+            ) from None
+        yield file.fileno()
 
 
 def cores() -> int:

@@ -25,6 +25,7 @@ from collm_agents import (
     env_commands,
     report_command,
     sandbox_commands,
+    search_command,
     terminal,
     view_command,
 )
@@ -383,6 +384,12 @@ VERBS = {
         ),
         bench_command.build_bench,
         bench_command.run_bench,
+    ),
+    "search": Verb(
+        "try settings of algorithms, equally many of each, and fill a suite in with the best",
+        ("search my-search.toml", "search my-search.toml --trials 16 --processes 8 --dry-run"),
+        search_command.build_search,
+        search_command.run_search,
     ),
     "crossplay": Verb(
         "play teams whose agents come from different runs of one environment",

@@ -40,7 +40,7 @@ _TYPES: dict[type, str] = {
 T = TypeVar("T")
 
 
-class _Table:
+class Table:
     """A TOML table that is read key by key; what is left at the end is an error.
 
     Args:
@@ -81,15 +81,15 @@ class _Table:
                 raise InputError(f"{self.at(key)}: every entry must be {_TYPES[kind]}, not {item!r}")
         return tuple(values)
 
-    def table(self, key: str) -> _Table:
+    def table(self, key: str) -> Table:
         """A table within; empty where there is none."""
         self._known.append(key)
-        return _Table(self.rest.pop(key, {}), self.at(key))
+        return Table(self.rest.pop(key, {}), self.at(key))
 
-    def tables(self, key: str) -> list[_Table]:
+    def tables(self, key: str) -> list[Table]:
         """A list of tables."""
         values = self.pick(key, (list,), [])
-        return [_Table(value, f"{self.at(key)}[{number}]") for number, value in enumerate(values)]
+        return [Table(value, f"{self.at(key)}[{number}]") for number, value in enumerate(values)]
 
     def done(self, known: Sequence[str] = ()) -> None:
         """Raise where something was not read; `known` are keys that could have been."""
@@ -108,11 +108,20 @@ def find_suite(name: str) -> Suite:
     Raises:
         InputError: where there is neither, or something in it cannot be used; names file and key.
     """
+    return read_suite(*find_table(name))
+
+
+def find_table(name: str) -> tuple[dict[str, Any], str, str]:
+    """The parsed TOML of a packaged name or a file, what messages call it, and its own name.
+
+    Raises:
+        InputError: where there is neither.
+    """
     packaged = SUITES / f"{name}.toml"
     file = packaged if packaged.is_file() else Path(name).expanduser()
     if not file.is_file():
         raise InputError(f"no suite {name!r}{suggest(name, list_suites())}")
-    return read_suite(read_toml(file), name if packaged.is_file() else str(file), file.stem)
+    return read_toml(file), name if packaged.is_file() else str(file), file.stem
 
 
 def read_suite(table: Mapping[str, Any], source: str, name: str = "") -> Suite:
@@ -126,7 +135,7 @@ def read_suite(table: Mapping[str, Any], source: str, name: str = "") -> Suite:
     Raises:
         InputError: names the key.
     """
-    whole = _Table(table, source)
+    whole = Table(table, source)
     evaluation = whole.table("evaluation")
     algorithms = whole.table("algorithms")
     contenders = tuple(_contender(label, algorithms.table(label)) for label in list(algorithms.rest))
@@ -135,12 +144,12 @@ def read_suite(table: Mapping[str, Any], source: str, name: str = "") -> Suite:
         name=_plain_name(whole.one("name", str, name), source),
         algorithms=contenders,
         environments=arenas,
-        seeds=_seeds(whole.pick("seeds", (int, list), 5), source),
+        seeds=read_seeds(whole.pick("seeds", (int, list), 5), source),
         budget=_budget(whole.table("budget")),
-        points=_positive(evaluation.one("points", int, Suite.points), evaluation.at("points")),
-        tasks=_positive(evaluation.one("tasks", int, Suite.tasks), evaluation.at("tasks")),
+        points=positive(evaluation.one("points", int, Suite.points), evaluation.at("points")),
+        tasks=positive(evaluation.one("tasks", int, Suite.tasks), evaluation.at("tasks")),
         greedy=_greedy(evaluation.many("greedy", bool, (False,)), source),
-        settings=_checked(whole.many("settings", str), f"{source}: settings"),
+        settings=check_settings(whole.many("settings", str), f"{source}: settings"),
         models=_models(whole.many("models", str), source),
         source=source,
     )
@@ -149,6 +158,33 @@ def read_suite(table: Mapping[str, Any], source: str, name: str = "") -> Suite:
     if not contenders or not arenas:
         raise InputError(f"{source}: needs [algorithms.LABEL] and [[environments]], at least one of each")
     return suite
+
+
+def suite_table(suite: Suite) -> dict[str, Any]:
+    """A suite as a TOML file would say it: `read_suite` gives it back."""
+
+    def budget(own: tuple[str, float]) -> dict[str, Any]:
+        unit, amount = own
+        return {unit: amount if unit == "wall_s" else int(amount)}
+
+    def arena(own: Arena) -> dict[str, Any]:
+        lists = {name: list(getattr(own, name)) for name in ("reward", "num_turns", "settings")}
+        tables = {"presets": dict(own.presets), "budget": budget(own.budget) if own.budget else {}}
+        return {"env": own.env, **{name: value for name, value in {**lists, **tables}.items() if value}}
+
+    return {
+        "name": suite.name,
+        "seeds": list(suite.seeds),
+        "settings": list(suite.settings),
+        "models": list(suite.models),
+        "budget": budget(suite.budget),
+        "evaluation": {"points": suite.points, "tasks": suite.tasks, "greedy": list(suite.greedy)},
+        "algorithms": {
+            own.label: {"algorithm": own.algorithm, "settings": list(own.settings)}
+            for own in suite.algorithms
+        },
+        "environments": [arena(own) for own in suite.environments],
+    }
 
 
 def suite_of_words(algorithms: str, envs: str, name: str = "command-line") -> Suite:
@@ -162,7 +198,7 @@ def suite_of_words(algorithms: str, envs: str, name: str = "command-line") -> Su
     contenders = []
     for label in _split(algorithms):
         algorithm, *settings = label.split("+")
-        contenders.append(Contender(label, algorithm, _checked(settings, f"--algorithms {label}")))
+        contenders.append(Contender(label, algorithm, check_settings(settings, f"--algorithms {label}")))
         _known_algorithm(algorithm, "--algorithms")
     for env in _split(envs):
         spec(env)
@@ -192,37 +228,37 @@ def with_words(suite: Suite, words: Sequence[str], seeds: str = "") -> Suite:
         if key in AXES:
             if "budget" in changes:
                 raise InputError(f"{place}: give one budget, of {', '.join(AXES)}")
-            changes["budget"] = _budget(_Table({key: value}, place))
+            changes["budget"] = _budget(Table({key: value}, place))
             crossed["budget"] = None
         elif key in ("points", "tasks"):
-            changes[key] = _positive(_Table({key: value}, place).one(key, int, 0), f"{place}: {key}")
+            changes[key] = positive(Table({key: value}, place).one(key, int, 0), f"{place}: {key}")
         elif key == "greedy":
             both = [parse_value(part) for part in _split(text)]
-            changes[key] = _greedy(_Table({key: both}, place).many(key, bool), place)
+            changes[key] = _greedy(Table({key: both}, place).many(key, bool), place)
         elif key == "reward":
             crossed[key] = _rewards(_split(text), place)
         elif key == "num_turns":
             turns = [parse_value(part) for part in _split(text)]
             crossed[key] = tuple(
-                _positive(t, f"{place}: {key}") for t in _Table({key: turns}, place).many(key, int)
+                positive(t, f"{place}: {key}") for t in Table({key: turns}, place).many(key, int)
             )
         else:
-            settings += _checked([word], place)
+            settings += check_settings([word], place)
     if seeds:
         numbers = [parse_value(part) for part in _split(seeds)]
-        changes["seeds"] = _seeds(numbers if "," in seeds else numbers[0], place)
+        changes["seeds"] = read_seeds(numbers if "," in seeds else numbers[0], place)
     arenas = tuple(dataclasses.replace(arena, **crossed) for arena in suite.environments)
     return dataclasses.replace(suite, settings=(*suite.settings, *settings), environments=arenas, **changes)
 
 
-def _contender(label: str, table: _Table) -> Contender:
+def _contender(label: str, table: Table) -> Contender:
     name = _known_algorithm(table.one("algorithm", str, label), table.at("algorithm"))
-    settings = _checked(table.many("settings", str), table.at("settings"))
+    settings = check_settings(table.many("settings", str), table.at("settings"))
     table.done()
     return Contender(label, name, settings)
 
 
-def _arena(table: _Table, labels: set[str]) -> Arena:
+def _arena(table: Table, labels: set[str]) -> Arena:
     env = table.one("env", str)
     try:
         spec(env)
@@ -237,8 +273,8 @@ def _arena(table: _Table, labels: set[str]) -> Arena:
     arena = Arena(
         env,
         _rewards(table.many("reward", str), table.at("reward")),
-        tuple(_positive(turns, table.at("num_turns")) for turns in table.many("num_turns", int)),
-        _checked(table.many("settings", str), table.at("settings")),
+        tuple(positive(turns, table.at("num_turns")) for turns in table.many("num_turns", int)),
+        check_settings(table.many("settings", str), table.at("settings")),
         chosen,
         _budget(budget) if budget.rest else None,
     )
@@ -246,7 +282,7 @@ def _arena(table: _Table, labels: set[str]) -> Arena:
     return arena
 
 
-def _budget(table: _Table) -> tuple[str, float]:
+def _budget(table: Table) -> tuple[str, float]:
     given = [axis for axis in AXES if axis in table.rest]
     if len(given) != 1:
         raise InputError(f"{table.place}: give exactly one of {', '.join(AXES)}")
@@ -258,7 +294,8 @@ def _budget(table: _Table) -> tuple[str, float]:
     return given[0], float(amount)
 
 
-def _seeds(value: Any, source: str) -> tuple[int, ...]:
+def read_seeds(value: Any, source: str) -> tuple[int, ...]:
+    """Seeds from how many there are, or a list."""
     seeds = list(range(value)) if type(value) is int else value
     fine = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not fine or not seeds or len(set(seeds)) < len(seeds):
@@ -288,7 +325,7 @@ def _rewards(values: Sequence[str], place: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _checked(words: Sequence[str], place: str) -> tuple[str, ...]:
+def check_settings(words: Sequence[str], place: str) -> tuple[str, ...]:
     """Settings of runs, unless they say what the suite says."""
     for word in words:
         key, sign, _ = word.partition("=")
@@ -316,7 +353,8 @@ def _plain_name(name: str, source: str) -> str:
     return name
 
 
-def _positive(value: int, place: str) -> int:
+def positive(value: int, place: str) -> int:
+    """A count, unless it is none."""
     if value < 1:
         raise InputError(f"{place} must be at least 1, not {value}")
     return value

@@ -8,6 +8,7 @@ The info string says what is done with a block:
 - ```` ```python run ````: run as a script.
 - ```` ```toml config ````: must load through `load_config`.
 - ```` ```toml suite ````: must be a suite all of whose runs could begin.
+- ```` ```toml search ````: must be such a suite with a search all of whose ranges could be drawn from.
 - ```` ```text ````: not run.
 
 `file=NAME` behind `python run` or a `toml` tag saves the block under that name, for the blocks that follow.
@@ -31,7 +32,7 @@ SHARED = ROOT.parent / "shared"
 TAGS = {
     "bash": ("run", "setup", "needs-hub"),
     "python": ("run",),
-    "toml": ("config", "suite"),
+    "toml": ("config", "suite", "search"),
     "text": (),
 }
 LIMIT_S = 300
@@ -232,6 +233,7 @@ class Workshop:
 
     def _load(self, block: Block) -> None:
         from collm_agents.overrides import load_config
+        from collm_agents.search_file import find_search
         from collm_agents.suite_file import find_suite
         from collm_envs import InputError
 
@@ -240,6 +242,8 @@ class Workshop:
         try:
             if block.tag == "suite":
                 find_suite(str(file)).runs()
+            elif block.tag == "search":
+                find_search(str(file))
             else:
                 load_config(files=[file])
         except InputError as error:
