@@ -48,9 +48,9 @@ def words(kind, env_id, out, budget):
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def run(request, tmp_path_factory):
-    """A run on real text, trained, resumed and done; where the text is absent, on the echo task."""
+    """A run on real text, trained, resumed and done; where the text is absent, on built-in posts."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    env_id = "writing/tldr-v0" if SCITLDR.is_file() else "debug/echo-v0"
+    env_id = "writing/tldr-v0"
     overrides = [*words(request.param, env_id, out, 4), "algorithm=collm-cc"]
     if SCITLDR.is_file():
         overrides += [f"source={SCITLDR}", "split=train[:8]", "eval.split=test[:3]"]
