@@ -65,7 +65,7 @@ def thinned(path: Path, points: int = POINTS) -> dict[str, Thinned]:
     size = max(1, path.stat().st_size)
     with Waiting(f"reading {path.name}") as waiting:
         for row, done in stream_rows(path):
-            kind = row.get("kind")
+            kind = str(row.get("kind"))
             if kind not in found or not all(_is_number(row.get(axis)) for axis in AXES):
                 continue
             held[kind].append(row)
