@@ -167,9 +167,10 @@
     let low = 0, high = index.starts.length - 1;
     while (low < high) { const middle = (low + high + 1) >> 1; if (index.starts[middle] <= e) low = middle; else high = middle - 1; }
     if (!blocks.has(low)) {
-      if (!at("block" + low)) return null; // the browser has not come to it
+      const block = at("block" + low);
+      if (!block || (document.readyState === "loading" && !block.nextElementSibling)) return null; // the browser has not come to its end
       if (blocks.size > 8) blocks.delete(blocks.keys().next().value);
-      blocks.set(low, JSON.parse(at("block" + low).textContent));
+      blocks.set(low, JSON.parse(block.textContent));
     }
     return blocks.get(low)[e - index.starts[low]];
   }
