@@ -11,21 +11,23 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
 STYLE, CHARTS = "page_style.css", "page_charts.js"
 
 
-def fill(template: str, styles: Iterable[str], scripts: Iterable[str], data: Iterable[str]) -> Iterator[str]:
+def fill(
+    template: str, styles: Iterable[str], scripts: Iterable[str], own: Mapping[str, Iterable[str]]
+) -> Iterator[str]:
     """The HTML of a page, piece by piece.
 
     Args:
-        template: name of the file with the parts `{{STYLE}}`, `{{SCRIPT}}`, their hashes and `{{DATA}}`.
+        template: name of the file with the parts `{{STYLE}}`, `{{SCRIPT}}`, their hashes and its own.
         styles: names of the page's own styles, after those that all pages share.
         scripts: names of its own scripts, after the charts.
-        data: what stands in the place of the data, as pieces.
+        own: what stands in the place of the template's own parts, as pieces, made when their place is reached.
     """
     style = "\n".join(map(_asset, (STYLE, *styles)))
     script = "\n".join(map(_asset, (CHARTS, *scripts)))
@@ -34,7 +36,7 @@ def fill(template: str, styles: Iterable[str], scripts: Iterable[str], data: Ite
         "STYLE_HASH": (_hash(style),),
         "STYLE": (style,),
         "SCRIPT": (script,),
-        "DATA": data,
+        **own,
     }
     first, *pieces = _asset(template).split("{{")
     yield first

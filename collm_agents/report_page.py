@@ -57,7 +57,7 @@ def page(
         "notes": notes,
         **page_data(numbers),
     }
-    return "".join(fill("report_page.html", (), ("report_page.js",), (as_script_data(data),)))
+    return "".join(fill("report_page.html", (), ("report_page.js",), {"DATA": (as_script_data(data),)}))
 
 
 def _row(values: Iterable[float]) -> list[float | None]:

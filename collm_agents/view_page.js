@@ -167,8 +167,10 @@
     let low = 0, high = index.starts.length - 1;
     while (low < high) { const middle = (low + high + 1) >> 1; if (index.starts[middle] <= e) low = middle; else high = middle - 1; }
     if (!blocks.has(low)) {
+      const block = at("block" + low);
+      if (!block || (document.readyState === "loading" && !block.nextElementSibling)) return null; // the browser has not come to its end
       if (blocks.size > 8) blocks.delete(blocks.keys().next().value);
-      blocks.set(low, JSON.parse(at("block" + low).textContent));
+      blocks.set(low, JSON.parse(block.textContent));
     }
     return blocks.get(low)[e - index.starts[low]];
   }
@@ -247,6 +249,11 @@
       return button;
     };
     const turns = episode(e);
+    if (!turns) {
+      box.replaceChildren(make("p", { class: "none" }, document.readyState === "loading" ? "Reading the episodes …" : "The page is cut off: this episode is not in it."));
+      if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", soon, { once: true });
+      return;
+    }
     box.setAttribute("aria-label", `Episode ${place + 1} of ${shown.length}`);
     box.replaceChildren(
       make("div", { class: "bar" }, make("h3", { dir: "auto" }, `Episode ${place + 1} of ${shown.length}: `, ...marked(index.task[e].slice(0, 400))), step("Previous", -1), step("Next", 1)),

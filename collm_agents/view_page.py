@@ -1,8 +1,8 @@
 """The page of one run: its curves, where its time went, and its episodes to look through.
 
 For the verb `view`. Turns a run's folder into the data of `view_page.js`, which selects and draws. Episodes stand
-in blocks that the page reads when they are looked at, and are written as they are read, so that neither the page
-nor this module holds all of them. Works without torch.
+in blocks at the end, which the page reads when they are looked at: it is drawn before a browser has come to them.
+Neither the page nor this module holds all of them at once. Works without torch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from collm_agents.clock import PHASES
 from collm_agents.episodes import Episode, kept_episodes, read_episodes
@@ -25,6 +26,7 @@ from collm_agents.waiting import Waiting
 from collm_envs.errors import InputError
 
 BLOCK_EPISODES, BLOCK_CHARS = 64, 200_000  # a block is closed when either is reached
+SPOOL_CHARS = 64_000_000  # blocks beyond that wait on the disk
 PICTURES = 200  # episodes that are drawn, the newest
 
 
@@ -53,7 +55,9 @@ def write_page(run_dir: Path, file: Path, pictures: int = PICTURES) -> None:
 def view_page(run_dir: Path, pictures: int = PICTURES) -> Iterator[str]:
     """The HTML of a run's page, piece by piece; arguments and errors as of `write_page`."""
     config = _toml(run_dir / "config.toml")
-    return fill("view_page.html", ("view_page.css",), ("view_page.js",), _data(run_dir, config, pictures))
+    with tempfile.SpooledTemporaryFile(SPOOL_CHARS, "w+", encoding="utf-8", newline="\n") as blocks:
+        own = {"DATA": _data(run_dir, config, pictures, blocks), "EPISODES": _again(blocks)}
+        yield from fill("view_page.html", ("view_page.css",), ("view_page.js",), own)
 
 
 def _toml(file: Path) -> dict[str, Any]:
@@ -65,13 +69,20 @@ def _toml(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: {error}") from None
 
 
-def _data(run_dir: Path, config: Mapping[str, Any], pictures: int) -> Iterator[str]:
+def _again(file: IO[str]) -> Iterator[str]:
+    """What was written into a file, line by line."""
+    file.seek(0)
+    yield from file
+
+
+def _data(run_dir: Path, config: Mapping[str, Any], pictures: int, blocks: IO[str]) -> Iterator[str]:
+    """The data of the page but for the episodes, whose blocks go into a file: their list is known after them."""
     try:
         metrics = thinned(run_dir / METRICS)
         result = _result(run_dir / "result.json")
         index = _Index()
         drawer = Pictures(run_dir)
-        yield from _blocks(run_dir, index, drawer, pictures)
+        blocks.writelines(_blocks(run_dir, index, drawer, pictures))
     except MetricError as error:
         raise InputError(str(error)) from None
     yield _script(
