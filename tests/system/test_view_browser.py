@@ -251,7 +251,8 @@ for (let i = 0; i <= 100; i++) {
 const seen = document.querySelector("#rows").lastChild.textContent;
 list.dispatchEvent(new KeyboardEvent("keydown", { key: "End" }));
 await new Promise((done) => setTimeout(done, 100));
-found = { step: steps.sort((a, b) => a - b)[50], rows, seen, title: document.querySelector("#episode h3").textContent,
+found = { step: steps.sort((a, b) => a - b)[50], rows, seen,
+          title: document.querySelector("#episode h3").textContent,
           says: document.querySelector("#episode .says").textContent, height: list.scrollHeight,
           drawn: +document.documentElement.dataset.drawnMs };
 """
