@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from collm_agents import terminal
 from collm_agents.records import Record, Results, read_results
@@ -43,12 +43,7 @@ def build_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--envs", metavar="ID,ID", help="in place of a suite: environments")
     parser.add_argument("--seeds", default="", metavar="N", help="how many, or several joined by commas")
     parser.add_argument("--out", metavar="FOLDER", help="where it goes, and goes on (default bench/NAME)")
-    parser.add_argument(
-        "--processes", type=int, default=0, metavar="N", help="runs at once (default: the cores)"
-    )
-    parser.add_argument(
-        "--gpus", default="", metavar="0,1", help="accelerators, one run at a time on each that is listed"
-    )
+    add_places(parser)
     parser.add_argument(
         "--slim", action="store_true", help="drop critics and optimizers of finished runs; their agents stay"
     )
@@ -64,20 +59,35 @@ def build_bench(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Arguments about where runs are made."""
+    parser.add_argument(
+        "--processes", type=int, default=0, metavar="N", help="runs at once (default: the cores)"
+    )
+    parser.add_argument(
+        "--gpus", default="", metavar="0,1", help="accelerators, one run at a time on each that is listed"
+    )
+
+
+def places(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_places` asked for, as `Benchmark` takes it."""
+    if args.processes < 0:
+        raise InputError(f"--processes must be at least 1, not {args.processes}")
+    gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
+    return {"processes": args.processes, "gpus": gpus}
+
+
 def run_bench(args: argparse.Namespace) -> int:
     """Run the suite; 0 when all runs are done, 1 when some failed, 128 + signal when stopped."""
     from collm_agents.benchmark import Benchmark, Stopped
 
     suite = chosen_suite(args)
-    if args.processes < 0:
-        raise InputError(f"--processes must be at least 1, not {args.processes}")
     out = Path(args.out or Path("bench") / suite.name)
     progress = Progress()
     bench = Benchmark(
         suite,
         out,
-        processes=args.processes,
-        gpus=[gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()],
+        **places(args),
         slim=args.slim,
         redo=args.redo,
         said=progress.say,

@@ -6,7 +6,6 @@ model) is found before the run's folder is made.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,14 @@ from collm_agents.critic import Critic, critic_members
 from collm_agents.evaluate import Extent, Report, evaluate, evaluate_scripted, extent_of
 from collm_agents.footprint import RehearsingTeam, rehearse
 from collm_agents.learner import Learner
+from collm_agents.members import agent_specs, build_backbones
 from collm_agents.memory import MemoryMeter
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import choose_threads, pick_device
 from collm_agents.overrides import dump_config
 from collm_agents.plan import Plan
-from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_whole
-from collm_agents.team import AgentTeam, agent_specs, build_backbones
+from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_result
+from collm_agents.team import AgentTeam
 from collm_agents.tracking import Tracker
 from collm_agents.trainer import Progress, Trainer
 from collm_envs import CollabEnv, SettingError, VecEnv, make
@@ -350,7 +350,14 @@ class Experiment:
         trainer.progress = progress or trainer.progress
         with tracker:
             done = trainer.run()
-        return self._write_result(run_dir, done, reports, held_out)
+        made = {
+            "algorithm": self.algorithm.name,
+            "variant": self.variant,
+            "peak_memory": self.meter.peak() if self.meter else None,
+            "versions": versions(self.device),
+        }
+        tasks, _ = self._last_extent(held_out)
+        return RunResult(run_dir, write_result(run_dir, config, done, reports, held_out, tasks, made))
 
     def evaluate_untrained(self, protocol: str = "parallel") -> Report:
         """Evaluate the team as its models come, such as the paper's prompting baselines.
@@ -385,36 +392,6 @@ class Experiment:
             keep=self.config.track.samples,
             protocol=protocol,
         )
-
-    def _write_result(
-        self, run_dir: Path, done: Progress, reports: Evaluations, held_out: CollabEnv
-    ) -> RunResult:
-        config = self.config
-        tasks, _ = self._last_extent(held_out)
-        result = {
-            "env": config.env_id,
-            "algorithm": self.algorithm.name,
-            "variant": self.variant,
-            "seed": config.run.seed,
-            "joint_samples": done.joint_samples,
-            "updates": done.updates,
-            "tokens": done.tokens,
-            "wall_s": done.wall_s,
-            "trained_s": done.trained_s,
-            "phases_s": done.phases,
-            "overlapped_s": done.overlapped_s,
-            "peak_memory": self.meter.peak() if self.meter else None,
-            "high": held_out.high,
-            "start": reports.edges[0],
-            "end": reports.edges[-1],
-            "references": {
-                kind: evaluate_scripted(held_out, kind, tasks, config.eval.seed)
-                for kind in held_out.scripted_kinds
-            },
-            "versions": versions(self.device),
-        }
-        write_whole(run_dir / "result.json", json.dumps(result, indent=1, ensure_ascii=False))
-        return RunResult(run_dir, result)
 
     @classmethod
     def evaluate(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collm_agents.config import Config
-from collm_agents.evaluate import Report
+from collm_agents.evaluate import Report, evaluate_scripted
 from collm_agents.overrides import load_config
+from collm_envs.env import CollabEnv
 from collm_envs.errors import InputError, SettingError
+from collm_envs.task import Task
 
 if TYPE_CHECKING:
     from collm_agents.trainer import Progress
@@ -67,6 +69,55 @@ def write_whole(file: Path, text: str) -> None:
     part = file.with_name(f".{file.name}.part")
     part.write_text(text + "\n", encoding="utf-8")
     part.replace(file)
+
+
+def write_result(
+    run_dir: Path,
+    config: Config,
+    done: Progress,
+    reports: Evaluations,
+    held_out: CollabEnv,
+    tasks: Sequence[Task],
+    made: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write `result.json` of a finished run.
+
+    Args:
+        run_dir: its folder.
+        config: of the run.
+        done: what it spent.
+        reports: its evaluations.
+        held_out: the environment they were played on.
+        tasks: those of the last one; scripted agents play them as references.
+        made: `algorithm`, `variant`, `peak_memory` and `versions`.
+
+    Returns:
+        What was written.
+    """
+    result = {
+        "env": config.env_id,
+        "algorithm": made["algorithm"],
+        "variant": made["variant"],
+        "seed": config.run.seed,
+        "joint_samples": done.joint_samples,
+        "updates": done.updates,
+        "tokens": done.tokens,
+        "wall_s": done.wall_s,
+        "trained_s": done.trained_s,
+        "phases_s": done.phases,
+        "overlapped_s": done.overlapped_s,
+        "peak_memory": made["peak_memory"],
+        "high": held_out.high,
+        "start": reports.edges[0],
+        "end": reports.edges[-1],
+        "references": {
+            kind: evaluate_scripted(held_out, kind, tasks, config.eval.seed)
+            for kind in held_out.scripted_kinds
+        },
+        "versions": made["versions"],
+    }
+    write_whole(run_dir / "result.json", json.dumps(result, indent=1, ensure_ascii=False))
+    return result
 
 
 def versions(device: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collm_agents import terminal
-from collm_agents.bench_command import Progress, duration
+from collm_agents.bench_command import Progress, add_places, duration, places
 from collm_envs.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,12 +31,7 @@ def build_search(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trials", type=int, metavar="N", help="of every algorithm (default: the file's)")
     parser.add_argument("--out", metavar="FOLDER", help="where it goes, and goes on (default search/NAME)")
-    parser.add_argument(
-        "--processes", type=int, default=0, metavar="N", help="runs at once (default: the cores)"
-    )
-    parser.add_argument(
-        "--gpus", default="", metavar="0,1", help="accelerators, one run at a time on each that is listed"
-    )
+    add_places(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="show ranges, count runs and estimate; run and write nothing"
     )
@@ -51,16 +46,13 @@ def run_search(args: argparse.Namespace) -> int:
     names = [word for word in args.words if "=" not in word or Path(word).is_file()]
     if len(names) != 1:
         raise InputError("name one TOML file with a suite and its table [search]")
-    if args.processes < 0:
-        raise InputError(f"--processes must be at least 1, not {args.processes}")
     search = find_search(names[0], [word for word in args.words if word not in names], args.trials)
     out = Path(args.out or Path("search") / search.suite.name)
     progress = Progress()
     searcher = Searcher(
         search,
         out,
-        processes=args.processes,
-        gpus=[gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()],
+        **places(args),
         said=progress.say,
         seen=progress.see,
     )

@@ -19,8 +19,9 @@ from collm_agents.collect import Collector
 from collm_agents.config import LearnerConfig, LoraConfig, SamplingConfig, TeamConfig
 from collm_agents.critic import Critic, critic_members
 from collm_agents.learner import Learner
+from collm_agents.members import build_backbones
 from collm_agents.models.backbone import Backbone
-from collm_agents.team import AgentTeam, Reply, build_backbones
+from collm_agents.team import AgentTeam, Reply
 from collm_envs import VecEnv, make
 
 _HELD: list[tempfile.TemporaryDirectory] = []

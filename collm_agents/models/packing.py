@@ -15,7 +15,7 @@ import numpy as np
 
 from collm_agents.batch import Bools, Ints, token_batches
 
-JOINED = 1.25
+JOINED = 1.25  # of the longest sequence: how long a tree may grow whatever the budget
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from collm_agents.config import SamplingConfig, TeamConfig
 from collm_agents.critic import info_text
 from collm_agents.evaluate import Report, evaluate, evaluate_scripted
 from collm_agents.losses import masked_log_softmax
+from collm_agents.members import build_backbones
 from collm_agents.models import loading
 from collm_agents.models.vocabulary import build_tokenizer, fingerprint, pieces, warm_envs
-from collm_agents.team import AgentTeam, build_backbones
+from collm_agents.team import AgentTeam
 from collm_envs.env import CollabEnv
 from collm_envs.registry import EnvSpec, make
 from collm_envs.scripted import KINDS

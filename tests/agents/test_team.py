@@ -5,9 +5,10 @@ import torch
 from builders import played, team
 
 from collm_agents.chat import History
-from collm_agents.config import AgentConfig, TeamConfig
+from collm_agents.config import AgentConfig, TeamConfig, resolve_tuning
 from collm_agents.draws import DrawKey
-from collm_agents.team import Request, agent_specs, resolve_tuning
+from collm_agents.members import agent_specs
+from collm_agents.team import Request
 from collm_envs.errors import InputError, SettingError
 
 AGENTS = ("a_0", "b_1")

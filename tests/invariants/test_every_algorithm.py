@@ -13,8 +13,9 @@ from collm_agents.algorithms import find_algorithm, list_algorithms
 from collm_agents.config import LearnerConfig, LoraConfig, TeamConfig
 from collm_agents.experiment import Experiment
 from collm_agents.learner import Learner
+from collm_agents.members import build_backbones
 from collm_agents.overrides import load_config
-from collm_agents.team import AgentTeam, build_backbones
+from collm_agents.team import AgentTeam
 
 COMA = "examples.custom_algorithm:Coma"
 OURS = [spec.name for spec in list_algorithms() if spec.estimator.__module__.startswith("collm_agents.")]
