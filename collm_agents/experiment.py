@@ -26,7 +26,7 @@ from collm_agents.evaluate import Extent, Report, evaluate, evaluate_scripted, e
 from collm_agents.footprint import RehearsingTeam, rehearse
 from collm_agents.learner import Learner
 from collm_agents.members import agent_specs, build_backbones
-from collm_agents.memory import MemoryMeter
+from collm_agents.memory import MemoryMeter, steady_heap
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import choose_threads, pick_device
 from collm_agents.overrides import dump_config
@@ -288,6 +288,7 @@ class Experiment:
         for source in (self.env.tasks, held_out.tasks):
             for _ in source:  # every row is checked here, so that a bad one stops nothing that has begun
                 pass
+        steady_heap()
         self.meter = MemoryMeter(self.device)
         built = self.build()
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -305,6 +306,7 @@ class Experiment:
         run_dir = Path(run_dir)
         experiment = cls(stored_config(run_dir, overrides))
         folder = checkpoint.pick(run_dir)
+        steady_heap()
         experiment.meter = MemoryMeter(experiment.device)
         built, held_out = experiment.build(stored=True), experiment.eval_env()
         progress = checkpoint.load(folder, built.team, built.critic, built.learner)

@@ -37,9 +37,10 @@ ALL = 10**9  # tokens: one batch
 DRAWING = 28  # bytes per logit: raw, scaled, log-softmax and their sums in float64
 TREES = 8  # played at most; what comes after is much like them
 MOMENTS = {"adamw": 8, "adamw8bit": 2, "adafactor": 0}  # bytes per trained parameter
-# Blocks that come and go leave holes in a CPU's heap: what it holds beyond what tensors need, as a share of an
-# update's (benchmarks/RUNS.md). An accelerator's allocator is asked for tensors' bytes alone.
-HOLES = 0.45
+# What a CPU's heap holds beyond tensors, as measured (benchmarks/RUNS.md): what libraries keep once they were
+# used, holes that an update's small blocks leave, and part of what sampling took. An accelerator's allocator is
+# asked for tensors' bytes alone.
+LIBRARIES, HOLES, LEFT = 25 * 10**6, 0.65, 0.5
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Footprint:
         sampling: keys and values, those kept between turns, logits and prefill of the largest decode batch.
         gradients: of the member whose update takes most; one is updated at a time.
         activations: what that update keeps for its backward pass, logits and temporaries included.
-        slack: what a CPU's allocator holds beyond that: holes between blocks, and what sampling leaves behind.
+        slack: what a CPU's heap holds beyond that.
     """
 
     weights: float
@@ -168,7 +169,7 @@ def footprint(
         sampling=sampling,
         gradients=gradients,
         activations=activations,
-        slack=HOLES * small + min(sampling, activations) if cpu else 0.0,
+        slack=LIBRARIES + HOLES * small + LEFT * min(sampling, activations) if cpu else 0.0,
     )
 
 

@@ -8,13 +8,21 @@ imported before are subtracted, and what the allocator keeps for later counts.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import re
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
+_C: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+HEAP_BLOCK = (
+    4 * 2**20
+)  # bytes: larger blocks are asked of the system one by one, and go back to it when freed
+_MMAP_THRESHOLD = -3  # mallopt's M_MMAP_THRESHOLD
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -41,6 +49,23 @@ class MemoryMeter:
         """Bytes at most, above where it started."""
         now = torch.cuda.max_memory_allocated(self._cuda) if self._cuda is not None else _peak()
         return max(0, now - self._before)
+
+
+def steady_heap() -> None:
+    """Keep blocks beyond `HEAP_BLOCK` out of glibc's heap, here and from now on; elsewhere nothing happens.
+
+    As it comes, glibc raises that limit to the largest block ever freed: tensors then leave holes in its heap, and
+    a run's peak differs by a fifth from one time to the next. A limit of the user's own
+    (`MALLOC_MMAP_THRESHOLD_`) stays.
+    """
+    if hasattr(_C, "mallopt") and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        _C.mallopt(_MMAP_THRESHOLD, HEAP_BLOCK)
+
+
+def release() -> None:
+    """Give what glibc's heap keeps for later back to the system: drawing and learning need other blocks."""
+    if hasattr(_C, "malloc_trim"):
+        _C.malloc_trim(0)
 
 
 def _resident() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ class HeldCache(BufferCache):
     def like(self, other: Sequence[tuple[Tensor, Tensor]], rows: int) -> None:
         """Take the steps' buffers."""
         for keys, values in self.carve(other, rows, self.width):
-            layer = BufferLayer(self)
+            layer = BufferLayer(weakref.proxy(self))
             layer.keys, layer.values, layer.is_initialized = keys, values, True
             self.layers.append(layer)
 

@@ -16,7 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-SMALL = 32 * 2**20  # blocks that glibc takes from its heap and keeps; larger ones go back to the system
+from collm_agents.memory import HEAP_BLOCK
+
+SMALL = HEAP_BLOCK  # what glibc takes from its heap and keeps
 
 
 class LiveBytes(TorchDispatchMode):

@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import peft
 import pytest
@@ -10,7 +12,7 @@ from collm_agents.losses import masked_log_softmax
 from collm_agents.models import decode as module
 from collm_agents.models.decode import Row, Setting, decode, misfit, plainly
 from collm_agents.models.grouped import GroupedAdapters, groupable
-from collm_agents.models.kvcache import PrefixStore
+from collm_agents.models.kvcache import BufferCache, BufferLayer, PrefixStore
 
 STOPS, VOCABULARY, LIMIT = {2, 3, 4, 5, 6}, 50, 12
 BANNED = torch.zeros(VOCABULARY, dtype=torch.bool)
@@ -80,6 +82,17 @@ def plain(model):
 
 
 RAGGED = [9, 1, 4, 9, 17]
+
+
+def test_keys_and_values_are_freed_with_the_batch():
+    model, asked = random_model(next(iter(ARCHITECTURES))), rows(RAGGED)
+    gc.collect()
+    gc.disable()  # whose rounds would hide that caches are part of a cycle
+    try:
+        drawn(model, asked, setting())
+        assert not [held for held in gc.get_objects() if isinstance(held, BufferCache | BufferLayer)]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
