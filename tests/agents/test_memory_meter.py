@@ -14,7 +14,7 @@ torch.empty(3 * 2**22, dtype=torch.uint8).fill_(1)
 keep = []
 meter = memory.MemoryMeter("cpu")
 before = memory._resident()
-blocks = [torch.empty(size, dtype=torch.uint8).fill_(1) for size in (6 * 2**20, 64) * 20]
+blocks = [torch.empty(size, dtype=torch.uint8).fill_(1) for size in (6 * 2**20, 2**20) * 20]
 peak = meter.peak()
 del blocks[::2]
 print(peak, memory._resident() - before)
@@ -27,8 +27,8 @@ def test_a_steady_heap_keeps_no_large_block(steady):
     text = HEAP.format(steady="memory.steady_heap()" if steady else "")
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     peak, left = map(int, done.stdout.split())
-    assert 119 * 2**20 < peak < 150 * 2**20
-    assert (left < 5 * 2**20) == steady
+    assert 139 * 2**20 < peak < 170 * 2**20
+    assert (left < 40 * 2**20) == steady  # 20 are in use
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
@@ -53,4 +53,4 @@ print(kept, memory._resident() - before)
     )
     kept, left = map(int, done.stdout.split())
     assert kept > 50 * 2**20
-    assert left < 5 * 2**20
+    assert left < 20 * 2**20
