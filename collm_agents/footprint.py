@@ -39,8 +39,8 @@ TREES = 8  # played at most; what comes after is much like them
 MOMENTS = {"adamw": 8, "adamw8bit": 2, "adafactor": 0}  # bytes per trained parameter
 # What a CPU's heap holds beyond tensors, as measured (benchmarks/RUNS.md): what libraries keep once they were
 # used, holes that an update's small blocks leave, and part of what sampling took. An accelerator's allocator is
-# asked for tensors' bytes alone.
-LIBRARIES, HOLES, LEFT = 25 * 10**6, 0.65, 0.5
+# asked for tensors' bytes alone. Recomputed activations leave more holes: each layer's come and go twice.
+LIBRARIES, HOLES, RECOMPUTED_HOLES, LEFT = 25 * 10**6, 0.65, 1.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -163,13 +163,14 @@ def footprint(
         work = [_update(member, token_budget(learner.config, device)) for member in members]
     gradients, activations, small = max(work, key=sum, default=(0, 0, 0))
     cpu = torch.device(device).type == "cpu"
+    holes = RECOMPUTED_HOLES if learner.config.gradient_checkpointing else HOLES
     return Footprint(
         weights=weights,
         optimizer=trained / 4 * MOMENTS[learner.config.optimizer],
         sampling=sampling,
         gradients=gradients,
         activations=activations,
-        slack=LIBRARIES + HOLES * small + LEFT * min(sampling, activations) if cpu else 0.0,
+        slack=LIBRARIES + holes * small + LEFT * min(sampling, activations) if cpu else 0.0,
     )
 
 

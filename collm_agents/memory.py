@@ -19,9 +19,7 @@ from typing import Any
 import torch
 
 _C: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
-HEAP_BLOCK = (
-    4 * 2**20
-)  # bytes: larger blocks are asked of the system one by one, and go back to it when freed
+HEAP_BLOCK = 4 * 2**20  # bytes; larger blocks are the system's, and go back to it when freed
 _MMAP_THRESHOLD = -3  # mallopt's M_MMAP_THRESHOLD
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -60,12 +58,6 @@ def steady_heap() -> None:
     """
     if hasattr(_C, "mallopt") and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         _C.mallopt(_MMAP_THRESHOLD, HEAP_BLOCK)
-
-
-def release() -> None:
-    """Give what glibc's heap keeps for later back to the system: drawing and learning need other blocks."""
-    if hasattr(_C, "malloc_trim"):
-        _C.malloc_trim(0)
 
 
 def _resident() -> int:

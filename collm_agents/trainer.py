@@ -19,7 +19,6 @@ from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.draws import derive
 from collm_agents.learner import Learner
-from collm_agents.memory import release
 from collm_agents.tracking import Tracker
 from collm_envs.task import Task, TaskSource
 
@@ -161,9 +160,7 @@ class Trainer:
         tasks = list(self._next_tasks(p.tasks))
         upcoming = list(self._next_tasks(p.tasks + len(tasks)))
         rollouts = self.collector.collect(tasks, p.updates, upcoming)
-        release()
         metrics = self.learner.update(rollouts, self.spent)
-        release()
         p.updates += 1
         p.joint_samples += rollouts.joint_samples
         p.tasks += len(rollouts.tasks)

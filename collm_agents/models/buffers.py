@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -54,7 +53,7 @@ class HeldCache(BufferCache):
     def like(self, other: Sequence[tuple[Tensor, Tensor]], rows: int) -> None:
         """Take the steps' buffers."""
         for keys, values in self.carve(other, rows, self.width):
-            layer = BufferLayer(weakref.proxy(self))
+            layer = BufferLayer(self)
             layer.keys, layer.values, layer.is_initialized = keys, values, True
             self.layers.append(layer)
 

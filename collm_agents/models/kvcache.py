@@ -10,7 +10,6 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,10 @@ class BufferLayer(CacheLayerMixin):
 
     is_sliding = False  # layers of a sliding window keep all columns too; masks hide what is out of reach
 
-    def __init__(self, owner: BufferCache | weakref.CallableProxyType[BufferCache]) -> None:
+    def __init__(self, owner: BufferCache) -> None:
         super().__init__()
-        self.owner: Any = (
-            owner  # weakly, or a cache in a cycle keeps its memory until Python's collector comes by
-        )
+        # Weakly, or a cache in a cycle keeps its memory until Python's collector comes by.
+        self.owner: Any = weakref.proxy(owner)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate, in the shape and type of the first states."""
@@ -73,13 +71,14 @@ class BufferCache(Cache):
     """
 
     def __init__(self, width: int, length: int = 0) -> None:
-        super().__init__(layer_class_to_replicate=partial(BufferLayer, weakref.proxy(self)))
+        own: Any = weakref.ref(self)
+        super().__init__(layer_class_to_replicate=lambda: BufferLayer(own()))
         self.width, self.length = width, length
 
     def like(self, other: Sequence[tuple[Tensor, Tensor]], rows: int) -> None:
         """Allocate `rows` rows for layers like these keys and values."""
         for keys, values in other:
-            layer = BufferLayer(weakref.proxy(self))
+            layer = BufferLayer(self)
             layer.allocate(rows, keys, values)
             self.layers.append(layer)
 
