@@ -25,7 +25,7 @@ from collm_agents.bench_run import Place, failed_record, last_words, read_run, r
 from collm_agents.pool import Job, Pool
 from collm_agents.records import Record, Results, write_results
 from collm_agents.results import EPISODES
-from collm_agents.suite import WARMSTART, Run, Suite
+from collm_agents.suite import WARMSTART, Run, Suite, parse_warmstart
 from collm_envs.errors import CollmError, InputError
 
 COLUMNS = ("score", "success", "return", "turns", "reply_tokens")
@@ -206,21 +206,23 @@ class Benchmark:
         place.note("failed", wall_s, commits, error=error)
 
     def _warmstart(self, model: str) -> Path:
-        return self.out / "warmstarts" / model.removeprefix(WARMSTART)
+        seed, size = parse_warmstart(model)
+        return self.out / "warmstarts" / (str(seed) if size == "small" else f"{seed}-{size}")
 
     def _rebuild_models(self, missing: Sequence[Place], lock: int) -> None:
         """Build the warm starts that are named and not there yet."""
         named = {place.run.model for place in missing if place.run.model.startswith(WARMSTART)}
-        folders = [self._warmstart(model) for model in sorted(named) if not self._warmstart(model).is_dir()]
+        wanted = {self._warmstart(model): model for model in sorted(named)}
 
-        def job(folder: Path) -> Job:
+        def job(model: str) -> Job:
+            folder, (seed, size) = self._warmstart(model), parse_warmstart(model)
             part, log = folder.with_name(f".{folder.name}.part"), folder.with_name(f"{folder.name}-log")
             words = [sys.executable, "-m", "collm_agents.models.warmstart", "--no-report"]
 
             def begin() -> list[str]:
                 shutil.rmtree(part, ignore_errors=True)
                 log.mkdir(parents=True, exist_ok=True)
-                return [*words, "--seed", folder.name, "--out", str(part)]
+                return [*words, "--seed", str(seed), "--size", size, "--out", str(part)]
 
             def finish(code: int, seconds: float) -> None:
                 if code:
@@ -233,7 +235,7 @@ class Benchmark:
         def told(running: Sequence[Job], waiting: int) -> None:
             self.seen(0, 0, len(self.places), [job.name for job in running], None)
 
-        self._pool(lock, told, [job(folder) for folder in folders])
+        self._pool(lock, told, [job(model) for folder, model in wanted.items() if not folder.is_dir()])
 
     def _pool(self, lock: int, told: Callable[[Sequence[Job], int], Any], jobs: Sequence[Job]) -> None:
         pool = Pool(self.processes, self.gpus, kept_open=[lock], told=told)

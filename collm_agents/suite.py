@@ -21,6 +21,7 @@ from collm_envs.errors import InputError
 
 FINAL_TIMES = 10  # the last evaluation has as many times the episodes of the others
 WARMSTART = "warmstart:"
+WARMSTART_SIZES = ("small", "medium")  # of `models.warmstart`, which needs torch to be asked
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,19 @@ class Arena:
     budget: tuple[str, float] | None = None
 
 
+def parse_warmstart(model: str) -> tuple[int, str]:
+    """Seed and size of `warmstart:SEED` or `warmstart:SEED:SIZE`.
+
+    Raises:
+        InputError: for anything else.
+    """
+    sizes = "|".join(WARMSTART_SIZES)
+    found = re.fullmatch(f"{WARMSTART}([0-9]+)(?::({sizes}))?", model)
+    if not found:
+        raise InputError(f"{model!r} is not {WARMSTART}SEED or {WARMSTART}SEED:SIZE, SIZE being {sizes}")
+    return int(found[1]), found[2] or "small"
+
+
 @dataclass(frozen=True)
 class Run:
     """One training run of a suite.
@@ -62,7 +76,7 @@ class Run:
         task: its form, such as `dense-h2`.
         algorithm: label.
         seed: of the run.
-        settings: `section.key=value` of `collm train`, in order; `warmstart:SEED` stands for a folder.
+        settings: `section.key=value` of `collm train`, in order; `warmstart:SEED[:SIZE]` stands for a folder.
         preset: name, or empty.
         greedy: for each evaluation whether it is greedy; one record comes of each.
     """
@@ -144,7 +158,9 @@ class Suite:
         rates = json.loads(file.read_text("utf-8"))
         words = dict(word.partition("=")[::2] for word in run.settings)
         rate = rates["environments"].get(run.environment)
-        shipped = run.model in ("", "builtin") or run.model.startswith(WARMSTART)
+        shipped = run.model in ("", "builtin") or (
+            run.model.startswith(WARMSTART) and parse_warmstart(run.model)[1] == "small"
+        )
         if rate is None or run.preset or not shipped:
             return None
         critic = words["algorithm.name"] != "mc"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from collm_agents.layers import read_toml
 from collm_agents.overrides import ALIASES, parse_value
 from collm_agents.records import AXES
-from collm_agents.suite import WARMSTART, Arena, Contender, Suite
+from collm_agents.suite import WARMSTART, Arena, Contender, Suite, parse_warmstart
 from collm_envs import spec
 from collm_envs.errors import InputError, suggest
 from collm_envs.reward import SCHEDULES
@@ -313,8 +313,11 @@ def _greedy(values: Sequence[bool], source: str) -> tuple[bool, ...]:
 
 def _models(values: Sequence[str], source: str) -> tuple[str, ...]:
     for model in values:
-        if model.startswith(WARMSTART) and not model.removeprefix(WARMSTART).isdecimal():
-            raise InputError(f"{source}: models: {model!r} is not {WARMSTART}SEED")
+        if model.startswith(WARMSTART):
+            try:
+                parse_warmstart(model)
+            except InputError as error:
+                raise InputError(f"{source}: models: {error}") from None
     return tuple(values)
 
 

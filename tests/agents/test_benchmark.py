@@ -376,7 +376,7 @@ def test_the_command_takes_a_suite_or_names():
     )
     assert len(direct.runs()) == 3
     for words, message in (
-        ([], "name one suite, of mini, mini-core, mini-search, paper, smoke"),
+        ([], "name one suite, of medium, mini, mini-ablations, mini-core, "),
         (["smoke", "mini"], "name one suite"),
         (["smoke", "--envs", "debug/echo-v0"], "not both"),
         (["--envs", "debug/echo-v0"], "go together"),

@@ -3,7 +3,9 @@ import tomllib
 
 import pytest
 
+from collm_agents.models import warmstart
 from collm_agents.records import AXES
+from collm_agents.suite import WARMSTART_SIZES, parse_warmstart
 from collm_agents.suite_file import find_suite, list_suites, read_suite, suite_of_words, with_words
 from collm_envs.errors import InputError
 
@@ -151,6 +153,7 @@ def test_an_environment_may_have_a_budget_of_its_own():
         ('settings = ["eval.tasks=3"]\n' + minimal(), "eval.tasks is the suite's own"),
         ('settings = ["greedy=true"]\n' + minimal(), "greedy is the suite's own"),
         ('models = ["warmstart:x"]\n' + minimal(), "'warmstart:x' is not warmstart:SEED"),
+        ('models = ["warmstart:1:huge"]\n' + minimal(), "SIZE being small|medium"),
         (minimal("[budget]"), "mine.toml: budget: give exactly one of joint_samples, tokens, wall_s"),
         (minimal("[budget]\ntokens = 3\nwall_s = 3"), "give exactly one of"),
         (minimal("[budget]\ntokens = 1.5"), "mine.toml: budget.tokens must be a whole number"),
@@ -197,12 +200,38 @@ def test_a_name_is_a_packaged_suite_or_a_file(tmp_path):
         find_suite(str(file))
 
 
+def test_a_warm_start_names_seed_and_size():
+    assert parse_warmstart("warmstart:3") == (3, "small")
+    assert parse_warmstart("warmstart:03:medium") == (3, "medium")
+    for wrong in ("warmstart:", "warmstart:-1", "warmstart:1:", "warmstart:1:large", "warmstart:1:medium:2"):
+        with pytest.raises(InputError, match="SIZE being"):
+            parse_warmstart(wrong)
+    assert tuple(warmstart.SIZES) == WARMSTART_SIZES
+
+
+def test_a_larger_warm_start_is_in_no_estimate():
+    found = runs('seeds = 1\nmodels = ["warmstart:7", "warmstart:7:medium"]\n' + minimal())
+    whole = suite('seeds = 1\nmodels = ["warmstart:7", "warmstart:7:medium"]\n' + minimal())
+    assert [whole.rated_s(run) is None for run in found] == [False, True]
+
+
 @pytest.mark.parametrize("name", list_suites())
 def test_packaged_suites_can_be_used(name):
     found = find_suite(name)
     assert found.name == name
     assert (
-        len(found.runs()) == {"smoke": 8, "mini": 480, "mini-core": 120, "mini-search": 18, "paper": 75}[name]
+        len(found.runs())
+        == {
+            "smoke": 8,
+            "mini": 480,
+            "mini-core": 120,
+            "mini-search": 18,
+            "mini-ablations": 42,
+            "mini-worlds": 18,
+            "mini-warmstarts": 18,
+            "medium": 18,
+            "paper": 75,
+        }[name]
     )
 
 

@@ -17,6 +17,7 @@ from collm_agents.config import SamplingConfig
 from collm_agents.draws import DrawKey
 from collm_agents.models import loading, vocabulary
 from collm_agents.models.sampler import draw
+from collm_agents.models.warmstart import SIZES, Plan, Size, build_model, rebuild
 from collm_envs import make
 from collm_envs.history import label
 from collm_envs.registry import spec
@@ -245,3 +246,21 @@ def test_the_warm_start_speaks_code_and_blocks_badly(env_id, low, high, model, f
     assert low <= score <= high
     assert success <= 0.35
     assert np.mean([reply.cut for reply in drawn]) < 0.02
+
+
+def test_another_size_is_a_model_of_the_same_words(tmp_path, form):
+    rebuild(tmp_path, Plan(steps=1, rows=2, histories=1), Size(32, 48, 2, 4, 0.08, 1e-3, 1))
+    model = loading.load_model(f"builtin:{tmp_path}", torch.float32, "cpu")
+    assert (model.config.hidden_size, model.config.num_hidden_layers) == (32, 2)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (
+        loading.BUILTIN_FOLDER / "tokenizer.json"
+    ).read_bytes()
+    env = make("debug/echo-v0", num_turns=1, split="test")
+    *_, drawn = play(model, form, env, [env.tasks[0]], seed=1)
+    assert len(drawn) == len(env.possible_agents)
+
+
+def test_the_medium_size_has_26_million_parameters(form):
+    with torch.device("meta"):
+        model = build_model(form.tokenizer, SIZES["medium"])
+    assert 20e6 < sum(p.numel() for p in model.parameters()) < 60e6
