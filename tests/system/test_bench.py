@@ -96,7 +96,7 @@ def stopped_and_called_again(folder, words, place, budget, records):
     if (place / "results.json").exists():
         assert len(read_results(place).done) < records  # a run may just have ended
     assert any(0 < at < budget for at in checkpoints(place)), "it was stopped too late to be half-way"
-    again = collm(*words, cwd=folder)
+    again = collm(*words, cwd=folder, timeout_s=600)
     assert again.returncode == 0, again.stderr
     assert len(read_results(place).done) == records
 
@@ -111,7 +111,7 @@ def test_interrupted_and_called_again_is_the_undisturbed_call(whole, tmp_path):
 
 
 def test_the_smoke_suite_interrupted_is_the_smoke_suite_undisturbed(tmp_path):
-    done = collm(*SMOKE, "--out", "whole", cwd=tmp_path)
+    done = collm(*SMOKE, "--out", "whole", cwd=tmp_path, timeout_s=600)
     assert done.returncode == 0, done.stderr
     words = (*SMOKE, "--out", "stopped")
     stopped_and_called_again(tmp_path, words, tmp_path / "stopped", budget=256, records=8)
