@@ -20,14 +20,16 @@ except collm_envs.InputError as error:
 """
 
 
+@pytest.mark.system  # importing torch takes seconds
 @pytest.mark.parametrize("library", ["torchrl", "trl"])
 def test_a_missing_library_is_named_with_what_installs_it(library):
     done = subprocess.run(
         [sys.executable, "-c", LIGHT.format(library=library)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert f"collm_agents.interop.{library} needs {library}, which is not here: pip install 'collm[interop]'" in (
-        done.stdout
+    assert (
+        f"collm_agents.interop.{library} needs {library}, which is not here: pip install 'collm[interop]'"
+        in (done.stdout)
     )
 
 
