@@ -1,7 +1,7 @@
 """Our environments in TRL: data set, rollouts and reward for its `GRPOTrainer`.
 
-For baselines of one policy. It plays one agent beside partners who stay as they are, or every agent of the team, each
-from its own prompt. Several policies and critics, which TRL does not have, are this project's own trainer.
+For baselines of one policy. It plays one agent beside partners who stay as they are, or every agent of the team,
+each from its own prompt. Several policies and critics, which TRL does not have, are this project's own trainer.
 
 `EnvironmentBridge` gives three ways in, from the fastest: `reward` alone (one turn, one agent: TRL generates),
 `rollout` (several turns or agents), `environment` (the model calls a tool to reply). Rows of one group share task,
