@@ -18,6 +18,10 @@ RUNS = {
     "custom_environment.py": (["--joint-samples", "64"], "after 64 joint samples"),
     "custom_reward.py": ([], "on_topic of the oracle"),
     "custom_algorithm.py": (["--env", "debug/echo-v0", "--joint-samples", "64"], "coma[q0"),
+    "turn_by_turn.py": ([], "detail_1 was paid 0.000; score 3.000, success True"),
+    "one_agent.py": (["--episodes", "5"], "oracle "),
+    "torchrl_collector.py": (["--frames", "16"], "frames 16, episodes 16"),
+    "trl_grpo.py": (["--steps", "1", "--max-new-tokens", "4"], "step   1  reward -"),
 }
 
 pytestmark = pytest.mark.system
