@@ -76,6 +76,9 @@ HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 PAGE_LINK = re.compile(r"\]\(((?:\.\./)?[\w./-]+\.md)(?:#[^)]*)?\)")
 MODULE_ROW = re.compile(r"^\| `(collm_[\w.]+)` \|", re.MULTILINE)
 DOTTED = re.compile(r"(?<![`\w])`(collm_(?:envs|agents)(?:\.\w+)+)`(?!`)")
+TITLES = {
+    "../README.md": "Overview <../README.md>"
+}  # where a page's own heading says too little beside others
 # Pages that list others, and which of their links are those.
 LISTS = {
     "docs/environments/index": r"[^/]+",
@@ -92,7 +95,7 @@ def contents(text: str) -> str:
     for title, body in zip(parts[::2], parts[1::2], strict=True):
         pages = [page for page in dict.fromkeys(PAGE_LINK.findall(body)) if page not in seen]
         seen.update(pages)
-        trees.append(toctree(pages, title))
+        trees.append(toctree([TITLES.get(page, page) for page in pages], title))
     return "\n\n".join(trees)
 
 

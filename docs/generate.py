@@ -252,7 +252,8 @@ def _shown(seen: Mapping[str, str]) -> list[str]:
     for agent, text in seen.items():
         by_text.setdefault(text, []).append(agent)
     return [
-        f"{' and '.join(f'`{agent}`' for agent in agents)}:\n\n{fenced(text)}" for text, agents in by_text.items()
+        f"{' and '.join(f'`{agent}`' for agent in agents)}:\n\n{fenced(text)}"
+        for text, agents in by_text.items()
     ]
 
 

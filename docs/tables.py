@@ -33,5 +33,8 @@ def settings_table(rows: Iterable[Explained]) -> str:
     header = ("key", "default", "limits", "what it does")
     return table(
         header,
-        [(f"`{row.key}`", code(row.default), f"`{row.limits}`" if row.limits else "", row.doc) for row in rows],
+        [
+            (f"`{row.key}`", code(row.default), f"`{row.limits}`" if row.limits else "", row.doc)
+            for row in rows
+        ],
     )

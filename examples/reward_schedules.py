@@ -44,7 +44,9 @@ def main():
     args = parser.parse_args()
 
     turns = "".join(f"{f'turn {t + 1}':>9}" for t in range(args.turns))
-    print(f"{args.env}, {args.episodes} episodes of novices\n{'reward':8}{turns}{'sum':>9}  with gamma {GAMMA:g}")
+    print(
+        f"{args.env}, {args.episodes} episodes of novices\n{'reward':8}{turns}{'sum':>9}  with gamma {GAMMA:g}"
+    )
     sums = {}
     for schedule in SCHEDULES:
         played = [rewards_of(args.env, schedule, args.turns, episode) for episode in range(args.episodes)]
