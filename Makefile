@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEER := .venv-peer
 PEER_READY := $(PEER)/.ready
 
-.PHONY: help setup demo test check slow drill models bench-throughput clean \
+.PHONY: help setup demo test check docs slow drill models bench-throughput clean \
 	gpu gpu-tests gpu-steps gpu-throughput gpu-sweep gpu-learn
 
 help: ## list the targets
@@ -39,6 +39,10 @@ check: $(READY) ## lint, format, types, spelling, quick unit tests
 	$(BIN)/mypy
 	$(BIN)/codespell collm_envs collm_agents docs examples README.md CHANGELOG.md CONTRIBUTING.md
 	$(BIN)/python -m pytest -q --durations=0 --durations-min=5 -n 2 tests/envs tests/agents tests/style -m "not learning and not system and not slow"
+
+docs: $(READY) ## the documentation as a site, in docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -n -b html -c docs -d docs/_build/trees . docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 slow: $(READY) ## tests longer than CI allows
 	$(BIN)/python -m pytest -m slow

@@ -14,6 +14,8 @@ EXAMPLES = REPO / "examples"
 # Arguments that keep an example short, and what it must print.
 RUNS = {
     "scripted_agents.py": (["--episodes", "5", "--turns", "2"], "oracle   score 3.000  success 100%"),
+    "one_episode.py": (["--turns", "2", "--task", "1"], "== the joint history"),
+    "reward_schedules.py": (["--episodes", "5"], "in every episode: yes"),
     "train_in_python.py": (["--joint-samples", "64"], "greedy score"),
     "custom_environment.py": (["--joint-samples", "64"], "after 64 joint samples"),
     "custom_reward.py": ([], "on_topic of the oracle"),
