@@ -311,6 +311,11 @@ class TrackConfig(Section):
 
     _where = "track"
     tensorboard: bool = setting(True, "write a TensorBoard folder")
+    wandb: bool = setting(
+        False, "also tell Weights & Biases (extra `wandb`; WANDB_MODE=offline needs no account)"
+    )
+    trackio: bool = setting(False, "also tell trackio, on this machine (extra `trackio`)")
+    project: str = setting("collm", "project that wandb and trackio file the run under")
     live: bool = setting(True, "live view where the output is a terminal")
     samples: int = setting(4, "conversations kept per evaluation, for samples.jsonl and `collm view`", low=0)
 

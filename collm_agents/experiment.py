@@ -33,7 +33,7 @@ from collm_agents.overrides import dump_config
 from collm_agents.plan import Plan
 from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_result
 from collm_agents.team import AgentTeam
-from collm_agents.tracking import Tracker
+from collm_agents.tracking import Tracker, check_boards
 from collm_agents.trainer import Progress, Trainer
 from collm_envs import CollabEnv, SettingError, VecEnv, make
 from collm_envs.scripted import parse_kinds
@@ -152,6 +152,7 @@ class Experiment:
         return {"team": (models[0].model, models[0].tuning)}
 
     def _check_training(self) -> None:
+        check_boards(self.config.track)
         needs, count = self.estimator.rollout_needs, len(self.env.possible_agents)
         cross = self.config.rollout.joint_mode == "cross"
         least = tree_size(self.branching[:1], needs.greedy, count if cross else 1)
@@ -351,6 +352,7 @@ class Experiment:
         )
         trainer.progress = progress or trainer.progress
         with tracker:
+            tracker.open()
             done = trainer.run()
         made = {
             "algorithm": self.algorithm.name,
