@@ -32,7 +32,7 @@ from collm_agents import (
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
-from collm_agents.overrides import ALIASES, EVAL_KEYS, eval_item, load_config
+from collm_agents.overrides import ALIASES, EVAL_KEYS, checkpoint_word, eval_item, load_config
 from collm_envs import InputError, SettingError, list_envs
 from collm_envs.errors import suggest
 
@@ -231,7 +231,10 @@ def _build_eval(parser: _Parser) -> None:
         "an environment",
     )
     parser.add_argument(
-        "--checkpoint", type=int, metavar="N", help="joint samples of a checkpoint (default the last)"
+        "--checkpoint",
+        type=checkpoint_word,
+        metavar="N|best",
+        help="joint samples of a checkpoint, or the best (default the last)",
     )
     parser.add_argument(
         "--agents",
