@@ -52,8 +52,10 @@ def test_patience_by_hand(patience, min_delta, scores, end):
     at, reason = shown(EarlyStopping(patience, min_delta), scores)
     assert (at if reason else None) == end
     if end is not None:
-        assert reason == f"early stopping: no better score than {max(scores[: end // 8 + 1 - patience]):.3f} in " + (
-            f"{patience} evaluations"
+        assert (
+            reason
+            == f"early stopping: no better score than {max(scores[: end // 8 + 1 - patience]):.3f} in "
+            + (f"{patience} evaluations")
         )
 
 

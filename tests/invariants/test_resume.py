@@ -127,25 +127,39 @@ class Kill(Callback):
             raise KeyboardInterrupt
 
 
+PATIENT = ("run.patience=2", "checkpoint.best=true", "eval.every=12", "eval.tasks=2", "eval.seed=5")
+
+
+@pytest.fixture(scope="module")
+def stopped_early(tmp_path_factory):
+    """The folder of a run that stopped early without being interrupted, and its result."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return out, run(out, "mc", "shared lora", 96, *PATIENT).result
+
+
 @pytest.mark.parametrize(
     ("hook", "at"),
-    [("on_step", 24), ("on_evaluate", 16), ("on_checkpoint", 16), ("on_evaluate", STOP), ("on_checkpoint", STOP)],
+    [
+        ("on_step", 36),
+        ("on_evaluate", 24),
+        ("on_checkpoint", 24),
+        ("on_evaluate", STOP),
+        ("on_checkpoint", STOP),
+    ],
 )
-def test_a_resumed_run_stops_early_where_the_uninterrupted_one_does(tmp_path, hook, at):
-    more = ("run.patience=2", "checkpoint.best=true", "eval.every=8")
-    whole = run(tmp_path / "whole", "mc", "shared lora", 96, *more).result
+def test_a_resumed_run_stops_early_where_the_uninterrupted_one_does(tmp_path, stopped_early, hook, at):
+    (place, whole), killed = stopped_early, tmp_path / "killed"
     assert (whole["joint_samples"], whole["stopped"][:14]) == (STOP, "early stopping")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "killed", "mc", "shared lora", 96, *more, callbacks=[Kill(hook, at)])
-    resumed = Experiment.resume(tmp_path / "killed").result
-    assert_same(tmp_path / "whole", tmp_path / "killed")
+        run(killed, "mc", "shared lora", 96, *PATIENT, callbacks=[Kill(hook, at)])
+    resumed = Experiment.resume(killed).result
+    assert_same(place, killed)
     for name in ("joint_samples", "stopped", "start", "end"):
         assert whole[name] == resumed[name]
-    best, other = (checkpoint.pick(tmp_path / name, "best") for name in ("whole", "killed"))
-    assert best.name == other.name
+    best, other = (checkpoint.pick(own, "best") for own in (place, killed))
+    assert best.name == other.name == "best-000000024"
     for file in best.rglob("*.safetensors"):
         twin = load_file(other / file.relative_to(best))
         assert all(torch.equal(tensor, twin[key]) for key, tensor in load_file(file).items())
-    assert checkpoint.callback_states(checkpoint.pick(tmp_path / "whole")) == checkpoint.callback_states(
-        checkpoint.pick(tmp_path / "killed")
-    )
+    one, two = (checkpoint.callback_states(checkpoint.pick(own)) for own in (place, killed))
+    assert one == two
