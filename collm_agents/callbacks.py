@@ -1,8 +1,8 @@
 """Callbacks: code that a run calls at steps, evaluations and checkpoints; early stopping and the best checkpoint.
 
 For people who want something done along a run without changing its loop. A callback is a subclass of `Callback`,
-given to `Experiment.run(callbacks=[...])`; the two that are settings (`run.patience`, `checkpoint.best`) are made of
-nothing else. What a callback remembers is kept in every checkpoint, so that a resumed run goes on as if it had not
+given to `Experiment.run(callbacks=[...])`; the two that are settings (`run.patience`, `checkpoint.best`) are made
+of nothing else. What a callback remembers is kept in every checkpoint: a resumed run goes on as if it had not
 stopped. Callbacks look on and may end a run; they change neither rollouts nor updates.
 """
 

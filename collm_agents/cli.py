@@ -23,6 +23,7 @@ from collm_agents import (
     bench_command,
     crossplay_commands,
     env_commands,
+    export_command,
     report_command,
     sandbox_commands,
     search_command,
@@ -420,6 +421,16 @@ VERBS = {
         ("view runs/NAME", "view runs/NAME --serve", "view runs/NAME --out run.html --pictures 1000"),
         view_command.build_view,
         view_command.run_view,
+    ),
+    "export": Verb(
+        "write a run's episodes, agents or numbers for other tools",
+        (
+            "export episodes runs/NAME --out episodes",
+            "export agents runs/NAME --out agents --checkpoint best --merge",
+            "export metrics runs/NAME --out metrics.csv",
+        ),
+        export_command.build_export,
+        export_command.run_export,
     ),
 }
 
