@@ -23,6 +23,7 @@ from collm_agents import (
     bench_command,
     crossplay_commands,
     env_commands,
+    export_command,
     report_command,
     sandbox_commands,
     search_command,
@@ -32,7 +33,7 @@ from collm_agents import (
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
-from collm_agents.overrides import ALIASES, EVAL_KEYS, eval_item, load_config
+from collm_agents.overrides import ALIASES, EVAL_KEYS, checkpoint_word, eval_item, load_config
 from collm_envs import InputError, SettingError, list_envs
 from collm_envs.errors import suggest
 
@@ -231,7 +232,10 @@ def _build_eval(parser: _Parser) -> None:
         "an environment",
     )
     parser.add_argument(
-        "--checkpoint", type=int, metavar="N", help="joint samples of a checkpoint (default the last)"
+        "--checkpoint",
+        type=checkpoint_word,
+        metavar="N|best",
+        help="joint samples of a checkpoint, or the best (default the last)",
     )
     parser.add_argument(
         "--agents",
@@ -417,6 +421,16 @@ VERBS = {
         ("view runs/NAME", "view runs/NAME --serve", "view runs/NAME --out run.html --pictures 1000"),
         view_command.build_view,
         view_command.run_view,
+    ),
+    "export": Verb(
+        "write a run's episodes, agents or numbers for other tools",
+        (
+            "export episodes runs/NAME --out episodes",
+            "export agents runs/NAME --out agents --checkpoint best --merge",
+            "export metrics runs/NAME --out metrics.csv",
+        ),
+        export_command.build_export,
+        export_command.run_export,
     ),
 }
 
