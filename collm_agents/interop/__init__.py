@@ -24,6 +24,4 @@ def need(library: str) -> ModuleType:
     try:
         return importlib.import_module(library)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"collm_agents.interop.{library} needs {error.name}, which is not here: pip install 'collm[interop]'"
-        ) from error
+        raise InputError(f"this needs the package {error.name}: pip install 'collm[interop]'") from error

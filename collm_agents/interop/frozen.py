@@ -11,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from collm_agents import checkpoint
-from collm_agents.chat import History
-from collm_agents.draws import DrawKey
-from collm_agents.experiment import Experiment
-from collm_agents.results import stored_config
-from collm_agents.team import AgentTeam, Request
+from collm_agents.interop import need
 from collm_envs.errors import InputError
 from collm_envs.partners import Choice
+
+need("torch")
+
+from collm_agents import checkpoint  # noqa: E402
+from collm_agents.chat import History  # noqa: E402
+from collm_agents.draws import DrawKey  # noqa: E402
+from collm_agents.experiment import Experiment  # noqa: E402
+from collm_agents.results import stored_config  # noqa: E402
+from collm_agents.team import AgentTeam, Request  # noqa: E402
 
 REMEMBERED = 4096  # histories whose token ids an agent keeps
 

@@ -15,8 +15,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from collm_agents.chat import ChatFormat, History
-from collm_agents.draws import derive
 from collm_agents.interop import need
 from collm_envs import CollabEnv, EnvFault, InputError, Score, SettingError
 from collm_envs.errors import suggest
@@ -25,6 +23,9 @@ from collm_envs.partners import Choice, Company, choose_partners
 need("trl")
 
 from datasets import Dataset  # noqa: E402
+
+from collm_agents.chat import ChatFormat, History  # noqa: E402
+from collm_agents.draws import derive  # noqa: E402
 
 TOOL_HINT = "\n\nGive each of your replies by calling the tool `reply`; it returns what you see next."
 OVER = "The episode is over."
