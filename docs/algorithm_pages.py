@@ -1,7 +1,7 @@
 """The generated part of `algorithms/*.md`: what stands in the registry and in the settings' declarations.
 
-The pages are written by hand but for what lies between two marks. An algorithm without a page is an error, so that a
-new one gets its page with its file.
+The pages are written by hand but for what lies between two marks. An algorithm without a page is an error, so
+that a new one gets its page with its file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def pages(docs: Path) -> dict[str, str]:
         text = (docs / name).read_text(encoding="utf-8") if (docs / name).is_file() else ""
         if len(PART.findall(text)) != 1:
             raise ValueError(f"docs/{name} must exist and hold the lines {BEGIN!r} and {END!r} once")
-        found[name] = PART.sub(lambda _: "\n\n".join([BEGIN, facts(spec), END]), text)
+        before, after = PART.split(text)
+        found[name] = before + "\n\n".join([BEGIN, facts(spec), END]) + after
     return found
 
 

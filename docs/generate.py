@@ -1,4 +1,4 @@
-"""Write what can be read off the code: `settings.md`, `environments/`, the pictures of games, tables of `algorithms/`.
+"""Write what can be read off the code: `settings.md`, `environments/`, pictures, tables of `algorithms/`.
 
 For whoever changes a setting or an environment. `python docs/generate.py` writes the pages,
 `python docs/generate.py --check` exits 1 and names the ones that are stale. Needs Pillow, but no torch. Nothing is
@@ -24,6 +24,7 @@ from PIL import Image
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]  # the checkout the pages belong to, installed or not
 
+import algorithm_pages  # noqa: E402
 from collm_agents import terminal  # noqa: E402
 from collm_agents.algorithms import list_algorithms  # noqa: E402
 from collm_agents.config import Config  # noqa: E402
@@ -34,8 +35,6 @@ from collm_envs import CollabEnv, EnvSpec, list_envs, make, play_scripted  # noq
 from collm_envs.env import FORMULAS  # noqa: E402
 from collm_envs.render import scripted_frames  # noqa: E402
 from collm_envs.reward import SCHEDULES  # noqa: E402
-
-import algorithm_pages  # noqa: E402, I001
 from tables import COMMAND, MARK, code, settings_table, table  # noqa: E402
 
 SEED, SPLIT = 0, "test"

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,5 @@ def test_a_bare_name_would_be_noticed():
 @pytest.mark.parametrize("package", ["collm_envs", "collm_agents"])
 def test_a_package_is_marked_as_typed(package):
     assert (ROOT / package / "py.typed").is_file()
-    assert f"{package} = [" in (ROOT / "pyproject.toml").read_text()
-    line = next(
-        l for l in (ROOT / "pyproject.toml").read_text().splitlines() if l.startswith(f"{package} = [")
-    )
-    assert '"py.typed"' in line
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"][package]
