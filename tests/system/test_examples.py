@@ -17,6 +17,8 @@ RUNS = {
     "train_in_python.py": (["--joint-samples", "64"], "greedy score"),
     "custom_environment.py": (["--joint-samples", "64"], "after 64 joint samples"),
     "custom_reward.py": ([], "on_topic of the oracle"),
+    "callbacks.py": (["--joint-samples", "64"], "# 0 joint samples, success"),
+    "export_for_finetuning.py": (["--joint-samples", "64"], "agent_1 replies"),
     "custom_algorithm.py": (["--env", "debug/echo-v0", "--joint-samples", "64"], "coma[q0"),
 }
 
