@@ -53,6 +53,7 @@ first steps:
 `collm VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 bad input.
 """
 PROTOCOL_NAMES = ("parallel", "pipeline", "discussion", "single")
+DATA_EXTRAS = ("datasets", "pyarrow", "evaluate")
 TRAIN_EXTRAS = ("torch", "transformers", "peft", "safetensors", "jinja2", "rich", "tensorboard", "tomli_w")
 
 
@@ -104,8 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in TRAIN_EXTRAS:
-            return _fail(f"this needs the package {package}: pip install 'collm[train]'", 1, debug)
+        extra = "train" if package in TRAIN_EXTRAS else "data" if package in DATA_EXTRAS else ""
+        if extra:
+            return _fail(f"this needs the package {package}: pip install 'collm[{extra}]'", 1, debug)
         return _fail(f"{error}; --debug shows where", 1, debug)
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error}; --debug shows where", 1, debug)

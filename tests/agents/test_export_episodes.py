@@ -1,6 +1,7 @@
 """Episodes of a run as a data set: written, loaded back by `datasets`, and read by TRL's own functions."""
 
 import json
+import sys
 
 import pytest
 from made_run import HOSTILE, made_run, sample
@@ -218,3 +219,11 @@ def test_trl_reads_both_as_conversations(tmp_path):
     assert told["completion"] == "sea<|im_end|>\n"
     flat = trl.unpair_preference_dataset(pairs.select_columns(["prompt", "chosen", "rejected"]))
     assert flat["label"] == [True, False]
+
+
+def test_a_missing_library_names_its_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
+    run = made_run(tmp_path / "run", [sample("t0", one_turn("a"))])
+    assert main(["export", "episodes", str(run), "--out", str(tmp_path / "out")]) == 1
+    assert "pip install 'collm[data]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -19,6 +19,8 @@ RUNS = {
     "train_in_python.py": (["--joint-samples", "64"], "greedy score"),
     "custom_environment.py": (["--joint-samples", "64"], "after 64 joint samples"),
     "custom_reward.py": ([], "on_topic of the oracle"),
+    "callbacks.py": (["--joint-samples", "64"], "# 0 joint samples, success"),
+    "export_for_finetuning.py": (["--joint-samples", "64"], "agent_1 replies"),
     "custom_algorithm.py": (["--env", "debug/echo-v0", "--joint-samples", "64"], "coma[q0"),
     "turn_by_turn.py": ([], "detail_1 was paid 0.000; score 3.000, success True"),
     "one_agent.py": (["--episodes", "5"], "oracle "),
