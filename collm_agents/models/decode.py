@@ -20,6 +20,7 @@ from collm_agents.clock import Clock
 from collm_agents.config import SamplingConfig
 from collm_agents.losses import masked_log_softmax
 from collm_agents.models import sampler
+from collm_agents.models.attention import one_token_at_a_time
 from collm_agents.models.graphs import Steps
 from collm_agents.models.grouped import GroupedAdapters
 from collm_agents.models.kvcache import BufferCache, Prefix, PrefixStore
@@ -92,14 +93,15 @@ def decode(model: Any, rows: Sequence[Row], setting: Setting, tell: Tell) -> Non
             torch.cuda.synchronize(logits.device)  # or its time would be counted as decoding
     poll = poll_every(logits.device)
     limit = setting.sampling.max_new_tokens
-    for step in range(limit):
-        batch.draw(logits, step)
-        if step + 1 == limit:
-            batch.finish(step, everything=True)
-        elif (step + 1) % poll == 0 and batch.finish(step):
-            return
-        elif step + 1 < limit:
-            logits = batch.forward(step)
+    with one_token_at_a_time(model):
+        for step in range(limit):
+            batch.draw(logits, step)
+            if step + 1 == limit:
+                batch.finish(step, everything=True)
+            elif (step + 1) % poll == 0 and batch.finish(step):
+                return
+            elif step + 1 < limit:
+                logits = batch.forward(step)
 
 
 def poll_every(device: torch.device) -> int:

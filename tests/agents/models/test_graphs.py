@@ -74,7 +74,8 @@ def test_buckets():
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_static_steps_give_the_plain_loops_replies(name, columns):
     # Ragged prompts on both sides of a window, siblings, greedy rows, compaction, several buckets of both kinds.
-    model, asked, held = random_model(name), rows(RAGGED, greedy={4, 7}), graphs(columns=columns)
+    # Seed 0 draws a number within 1e-6 of the border between two tokens, which rounding crosses on some processors.
+    model, asked, held = random_model(name), rows(RAGGED, seed=1, greedy={4, 7}), graphs(columns=columns)
     how = setting(temperature=0.9)
     replies = by_steps(held, model, asked, how)
     assert gap(replies, drawn(model, asked, how)) <= 1e-5
