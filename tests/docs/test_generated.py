@@ -22,7 +22,7 @@ LINK = re.compile(r"\[[^\]]*\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
 
 def generate(*words, script=GENERATE):
     return subprocess.run(
-        [sys.executable, str(script), *words], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(script), *words], capture_output=True, text=True, timeout=900, check=False
     )
 
 
