@@ -187,16 +187,28 @@ def monitored(report: Report, metric: str, tasks: int) -> float | None:
     return fmean(values[:tasks]) if len(values) >= tasks else None
 
 
+def _comparable(state: Mapping[str, Any], metric: str, name: str) -> bool:
+    """Whether what was remembered is of the metric that is compared now; the log says so where it is not."""
+    if state["metric"] != metric:
+        log.warning("%s compared %s and begins anew with %s", name, state["metric"], metric)
+    return state["metric"] == metric
+
+
 class EarlyStopping(Callback):
     """Ends a run when evaluations get no better.
 
     Args:
-        patience: evaluations in a row without a better one.
+        patience: evaluations in a row without a better one, at least 1.
         min_delta: how much greater a mean has to be to count as better.
         metric: what is compared: `score`, `success` or `return`.
+
+    Raises:
+        SettingError: for a patience below 1.
     """
 
     def __init__(self, patience: int, min_delta: float = 0.0, metric: str = "score") -> None:
+        if patience < 1:
+            raise SettingError(f"patience must be at least 1, not {patience}")
         self.patience, self.min_delta, self.metric = patience, min_delta, metric
         self.best: float | None = None
         self.waited, self.seen = 0, -1
@@ -225,11 +237,12 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, and for how many evaluations it has been."""
-        return {"best": self.best, "waited": self.waited, "seen": self.seen}
+        return {"metric": self.metric, "best": self.best, "waited": self.waited, "seen": self.seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take it back."""
-        self.best, self.waited, self.seen = state["best"], state["waited"], state["seen"]
+        """Take it back, where it is of the same metric."""
+        if _comparable(state, self.metric, self.name):
+            self.best, self.waited, self.seen = state["best"], state["waited"], state["seen"]
 
 
 class BestCheckpoint(Callback):
@@ -266,11 +279,12 @@ class BestCheckpoint(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, and where it was."""
-        return {"best": self.best, "at": self.at, "seen": self.seen}
+        return {"metric": self.metric, "best": self.best, "at": self.at, "seen": self.seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take it back."""
-        self.best, self.at, self.seen = state["best"], state["at"], state["seen"]
+        """Take it back, where it is of the same metric."""
+        if _comparable(state, self.metric, self.name):
+            self.best, self.at, self.seen = state["best"], state["at"], state["seen"]
 
 
 BUILT_IN = (EarlyStopping.__name__, BestCheckpoint.__name__)

@@ -120,7 +120,7 @@ def keep_best(folder: Path) -> Path:
         shutil.copy2(folder / "progress.json", partial)
         _sync(partial)
         partial.rename(final)
-    for other in folder.parent.glob(f"{BEST}*"):
+    for other in [*folder.parent.glob(f"{BEST}*"), *folder.parent.glob(f".writing-{BEST}*")]:
         if other != final:
             shutil.rmtree(other)
     return final

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -309,7 +309,7 @@ def _write_dataset(dataset: Any, file: Path) -> None:
             datasets.enable_progress_bars()
 
 
-def write_folder(folder: str | Path, write: Any) -> Path:
+def write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
     """Make a folder whose files are there whole or not at all.
 
     Args:
@@ -345,7 +345,7 @@ def _card(row: Row, form: str, counts: Mapping[str, int], note: str) -> str:
         + (("  default: true",) if name == EPISODES else ())
     ]
     head = "\n".join(["---", "configs:", *configs, "tags: [collm, multi-agent]", "---"])
-    pairs = f"`pairs` has {counts[PAIRS]} rows." if PAIRS in counts else f"There is no `pairs`: {note}."
+    pairs = f"`pairs` has {counts[PAIRS]} rows." if PAIRS in counts else f"There are {note}."
     return f"""{head}
 
 # Episodes of a team in `{row["env"]}`

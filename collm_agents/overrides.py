@@ -8,6 +8,7 @@ declarations in `config.py`, and values that only an environment can judge are j
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import tomllib
 import types
@@ -97,10 +98,10 @@ def checkpoint_word(text: str) -> int | str:
     """A checkpoint as the command line names it: joint samples, or `best`.
 
     Raises:
-        SettingError: for anything else.
+        argparse.ArgumentTypeError: for anything else.
     """
-    if text != "best" and not text.isdecimal():
-        raise SettingError(f"--checkpoint takes joint samples or best, not {text!r}")
+    if text != "best" and not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"joint samples or best, not {text!r}")
     return text if text == "best" else int(text)
 
 

@@ -116,10 +116,23 @@ def test_a_state_that_json_cannot_hold_is_told_of_whom():
 
 def test_a_state_that_nobody_takes_back_is_logged(caplog):
     hooks = Callbacks(state(), [])
-    hooks.load_state_dict({"Gone": {"a": 1}, "EarlyStopping": {"best": None, "waited": 0, "seen": -1}})
+    hooks.load_state_dict({"Gone": {"a": 1}, "EarlyStopping": EarlyStopping(1).state_dict()})
     assert [record.getMessage() for record in caplog.records] == [
         "the run had a callback Gone, which is not there now: what it knew is lost"
     ]
+
+
+def test_another_metric_begins_anew(caplog):
+    first, second = EarlyStopping(1), EarlyStopping(1, metric="success")
+    shown(first, [0.5, 0.4])
+    second.load_state_dict(first.state_dict())
+    assert (second.best, second.waited) == (None, 0)
+    assert caplog.messages == ["EarlyStopping compared score and begins anew with success"]
+
+
+def test_a_patience_of_none_is_refused():
+    with pytest.raises(SettingError, match="at least 1"):
+        EarlyStopping(0)
 
 
 # -- in runs -----------------------------------------------------------------------------------------------

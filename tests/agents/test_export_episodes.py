@@ -162,7 +162,7 @@ def test_that_there_are_no_pairs_is_said(tmp_path, capsys):
     assert "4 rows" in out
     assert "no pairs: the run kept one reply to each prompt" in out
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "There is no `pairs`: no pairs: the run kept one reply" in card
+    assert "There are no pairs: the run kept one reply" in card
     assert not (tmp_path / "out" / "pairs.parquet").exists()
     equal = made_run(tmp_path / "equal", [sample("t0", one_turn("a")), sample("t0", one_turn("b"))])
     assert main(["export", "episodes", str(equal), "--out", str(tmp_path / "equal-out")]) == 0
@@ -181,6 +181,10 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capsys):
         (["episodes", str(full), "--out", str(tmp_path / "new"), "--format", "arrow"], "--format"),
         (["episodes", str(full), "--out", str(tmp_path / "new"), "--merge"], "--merge is for agents"),
         (["metrics", str(full), "--out", str(tmp_path / "no" / "a.csv")], "does not exist"),
+        (
+            ["agents", str(full), "--out", str(tmp_path / "new"), "--checkpoint", "last"],
+            "joint samples or best, not",
+        ),
     ):
         assert main(["export", *words]) == 2
         err = capsys.readouterr().err
