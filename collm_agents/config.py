@@ -186,6 +186,30 @@ class RolloutConfig(Section):
 
 
 @dataclass(frozen=True)
+class RunnerConfig(Section):
+    """Where rollouts are played: in this process, or by workers on a Ray cluster."""
+
+    _where = "runner"
+    workers: int = setting(0, "processes that play training tasks, on Ray; 0: this one does", low=0)
+    shard: int = setting(
+        0,
+        "tasks that are played side by side, by one worker; 0: an update's, dealt out evenly. Fixed, results are "
+        "the same bit for bit whatever the number of workers; else up to rounding",
+        low=0,
+    )
+    address: str = setting(
+        "local", "local (Ray is started for the run), auto (the cluster that is running) or HOST:PORT"
+    )
+    cpus: float = setting(1.0, "CPUs that a worker asks of the cluster", above=0)
+    gpus: float = setting(
+        0.0, "GPUs, or the fraction of one, that a worker asks for; 0: it computes on a CPU", low=0
+    )
+    patience_s: float = setting(
+        600.0, "seconds without a single worker, after which the run fails in place of waiting", above=0
+    )
+
+
+@dataclass(frozen=True)
 class LearnerConfig(Section):
     """How rollouts become updates."""
 
@@ -325,6 +349,7 @@ class Config:
     team: TeamConfig = field(default_factory=TeamConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    runner: RunnerConfig = field(default_factory=RunnerConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

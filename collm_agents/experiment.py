@@ -32,6 +32,7 @@ from collm_agents.models.loading import choose_threads, pick_device
 from collm_agents.overrides import dump_config
 from collm_agents.plan import Plan
 from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_result
+from collm_agents.runner import check_runner, collecting
 from collm_agents.team import AgentTeam
 from collm_agents.tracking import Tracker
 from collm_agents.trainer import Progress, Trainer
@@ -157,6 +158,7 @@ class Experiment:
         least = tree_size(self.branching[:1], needs.greedy, count if cross else 1)
         updates = self.budget.updates(least, self.tasks_per_update)
         check_training(self.config, self.algorithm, self.learners, updates)
+        check_runner(self.config)
 
     def build_team(self, protocol: str = "parallel", *, stored: bool = False) -> AgentTeam:
         """Load the agents' models, without a critic.
@@ -242,6 +244,7 @@ class Experiment:
             self.config.run.seed,
             joint_mode=self.config.rollout.joint_mode,
             greedy_sibling=self.estimator.rollout_needs.greedy,
+            shard=self.config.runner.shard,
             clock=clock,
         )
 
@@ -332,25 +335,25 @@ class Experiment:
             reports.add(progress, report, edge)
             tracker.evaluation(report, progress.joint_samples)
 
-        trainer = Trainer(
-            self.collector(built.team, built.clock),
-            built.learner,
-            self.env.tasks,
-            seed=config.run.seed,
-            tasks_per_update=self.tasks_per_update,
-            budget=self.budget,
-            eval_every=config.eval.every,
-            eval_points=config.eval.points,
-            save_every=config.checkpoint.every,
-            evaluate=judge,
-            save=lambda state: checkpoint.save(
-                run_dir, built.team, built.critic, built.learner, state, config.checkpoint.keep
-            ),
-            tracker=tracker,
-            clock=built.clock,
-        )
-        trainer.progress = progress or trainer.progress
-        with tracker:
+        with tracker, collecting(self, built.team, built.clock) as collector:
+            trainer = Trainer(
+                collector,
+                built.learner,
+                self.env.tasks,
+                seed=config.run.seed,
+                tasks_per_update=self.tasks_per_update,
+                budget=self.budget,
+                eval_every=config.eval.every,
+                eval_points=config.eval.points,
+                save_every=config.checkpoint.every,
+                evaluate=judge,
+                save=lambda state: checkpoint.save(
+                    run_dir, built.team, built.critic, built.learner, state, config.checkpoint.keep
+                ),
+                tracker=tracker,
+                clock=built.clock,
+            )
+            trainer.progress = progress or trainer.progress
             done = trainer.run()
         made = {
             "algorithm": self.algorithm.name,

@@ -6,13 +6,12 @@ import shutil
 import pytest
 import torch
 from builders import folder
-from safetensors.torch import load_file
+from run_files import rows, saved
 
 from collm_agents import checkpoint
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
 
-TIMES = ("_s", "_per_s")
 TEAM = {
     "shared lora": ("model={qwen3}", "tuning=lora"),
     "two bases": ("model={qwen3}", "team.agents.agent_1.model={llama}", "tuning=lora"),
@@ -33,25 +32,6 @@ def run(out, algorithm, kind, budget, *more):
     words += ["eval.every=16", "eval.tasks=3", "eval.final_tasks=3", "track.tensorboard=false"]
     words += ["team.lora.rank=2", "run.threads=1", "learner.lr=0.01", *more]
     return Experiment(load_config("paying_env:Paying", overrides=words)).run()
-
-
-def rows(folder):
-    """The rows of `metrics.jsonl`, times left out."""
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in found]
-
-
-def saved(folder):
-    """Every weight and optimizer number of the newest checkpoint."""
-    place = checkpoint.pick(folder)
-    tensors = {}
-    for file in sorted(place.rglob("*.safetensors")):
-        tensors |= {f"{file.relative_to(place)}:{k}": v for k, v in load_file(file).items()}
-    state = torch.load(place / "learner.pt", weights_only=True)
-    for name, optimizer in state["optimizers"].items():
-        for number, entry in optimizer["state"].items():
-            tensors |= {f"{name}:{number}:{k}": torch.as_tensor(v) for k, v in entry.items()}
-    return tensors
 
 
 def assert_same(one, two):
