@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PEER := .venv-peer
 PEER_READY := $(PEER)/.ready
 
-.PHONY: help setup demo test check slow drill models bench-throughput clean \
+.PHONY: help setup demo test check docs slow drill models bench-throughput clean \
 	gpu gpu-tests gpu-steps gpu-throughput gpu-sweep gpu-learn
 
 help: ## list the targets
@@ -40,6 +40,10 @@ check: $(READY) ## lint, format, types, spelling, quick unit tests
 	$(BIN)/codespell collm_envs collm_agents docs examples README.md CHANGELOG.md CONTRIBUTING.md
 	$(BIN)/python -m pytest -q --durations=0 --durations-min=5 -n 2 tests/envs tests/agents tests/style -m "not learning and not system and not slow"
 
+docs: $(READY) ## the documentation as a site, in docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -n -b html -c docs -d docs/_build/trees . docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 slow: $(READY) ## tests longer than CI allows
 	$(BIN)/python -m pytest -m slow
 
@@ -71,11 +75,12 @@ GPU_ALGORITHMS ?= mc
 GPU_LENGTHS ?= equal
 GPU_REPEATS ?= 3
 GPU_AXIS ?= samples
-GPU_LEARN ?= --preset paper/writing-cc-lora run.joint_samples=1280 eval.tasks=32 eval.final_tasks=64
+GPU_LEARN ?= medium
+GPU_PROGRAMS ?= 0,0,0
 RESULTS := benchmarks/results
 SLUG = $(shell echo '$(1)' | tr -cs 'a-z0-9.\n' '-')
 
-gpu: gpu-tests gpu-steps gpu-throughput gpu-sweep gpu-learn ## all that needs a GPU, about forty minutes
+gpu: gpu-tests gpu-steps gpu-throughput gpu-sweep gpu-learn ## all that needs a GPU, about an hour
 
 gpu-tests: $(READY) ## tests on CUDA
 	COLLM_TEST_DEVICE=$(GPU_DEVICE) $(BIN)/python -m pytest -m gpu tests/gpu
@@ -93,9 +98,11 @@ gpu-sweep: $(READY) ## our side alone along one axis: agents, prompt or samples
 	$(BIN)/python -m benchmarks.throughput --device $(GPU_DEVICE) --sweep --axes $(GPU_AXIS) --repeats 1 \
 		--out $(RESULTS)/gpu-sweep-$(GPU_AXIS).json $(GPU_ARGS)
 
-gpu-learn: $(READY) ## a medium-size learning run; its models come from the hub
-	$(BIN)/collm train $(GPU_LEARN) run.device=$(GPU_DEVICE) run.out=runs/gpu-learn
-	cp runs/gpu-learn/result.json $(RESULTS)/gpu-learn.json
+gpu-learn: $(READY) ## the suite `medium`; called again it goes on
+	$(BIN)/collm bench $(GPU_LEARN) $(if $(filter cuda,$(GPU_DEVICE)),--gpus $(GPU_PROGRAMS)) --out runs/gpu-learn
+	mkdir -p $(RESULTS)
+	cp runs/gpu-learn/results.json $(RESULTS)/gpu-learn.json
+	cp runs/gpu-learn/results-about.json $(RESULTS)/gpu-learn-about.json
 
 clean: ## remove the environments and caches, not the runs
 	rm -rf $(VENV) $(PEER) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from collm_agents.models.backbone import Backbone
 from collm_agents.team import AgentTeam
 from collm_envs.errors import InputError
 
+CALLBACKS, BEST = "callbacks.json", "best-"
+
 
 def save(
     run_dir: Path,
@@ -30,6 +33,7 @@ def save(
     learner: Learner,
     progress: dict[str, Any],
     keep: int,
+    callbacks: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a checkpoint and drop the oldest beyond `keep`.
 
@@ -40,12 +44,13 @@ def save(
         learner: for its optimizers.
         progress: the trainer's counters; `joint_samples` names the folder.
         keep: newest checkpoints that stay.
+        callbacks: what callbacks remember, by name.
 
     Returns:
         The checkpoint's folder.
     """
-    root = run_dir / "checkpoints"
-    final = root / f"{progress['joint_samples']:09d}"
+    final = folder_of(run_dir, progress["joint_samples"])
+    root = final.parent
     partial = root / f".writing-{final.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -61,6 +66,8 @@ def save(
             save_file(head, partial / "critics" / member / "value_head.safetensors")
     torch.save(learner.state_dict(), partial / "learner.pt")
     (partial / "progress.json").write_text(json.dumps(progress, indent=1) + "\n", encoding="utf-8")
+    if callbacks:
+        (partial / CALLBACKS).write_text(json.dumps(callbacks, indent=1) + "\n", encoding="utf-8")
     _sync(partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
@@ -83,22 +90,71 @@ def found(run_dir: Path) -> list[Path]:
     return sorted(p for p in root.glob("[0-9]*") if (p / "progress.json").is_file()) if root.is_dir() else []
 
 
-def pick(run_dir: Path, joint_samples: int | None = None) -> Path:
-    """The newest checkpoint, or the one of a number of joint samples.
+def folder_of(run_dir: Path, joint_samples: int) -> Path:
+    """Where the checkpoint of a number of joint samples lies, or would lie."""
+    return run_dir / "checkpoints" / f"{joint_samples:09d}"
+
+
+def samples_of(folder: Path) -> int:
+    """Joint samples of a checkpoint, the best one included."""
+    return int(folder.name.removeprefix(BEST))
+
+
+def keep_best(folder: Path) -> Path:
+    """Keep the agents of a checkpoint beside the newest ones, in place of those kept before.
+
+    They cost no room while the checkpoint itself is there. Optimizers and critics are not kept, so a run cannot be
+    resumed from here.
+
+    Args:
+        folder: the checkpoint.
+
+    Returns:
+        `checkpoints/best-<joint samples>`.
+    """
+    final = folder.with_name(f"{BEST}{folder.name}")
+    if not final.is_dir():
+        partial = folder.with_name(f".writing-{final.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(folder / "agents", partial / "agents", copy_function=_link)
+        shutil.copy2(folder / "progress.json", partial)
+        _sync(partial)
+        partial.rename(final)
+    for other in folder.parent.glob(f"{BEST}*"):
+        if other != final:
+            shutil.rmtree(other)
+    return final
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has links
+        shutil.copy2(source, target)
+    return target
+
+
+def pick(run_dir: Path, which: int | str | None = None) -> Path:
+    """The newest checkpoint, the one of a number of joint samples, or the `best`.
 
     Raises:
         InputError: when there is none.
     """
+    if which == "best":
+        best = sorted((run_dir / "checkpoints").glob(f"{BEST}[0-9]*"))
+        if not best:
+            raise InputError(f"{run_dir} keeps no best checkpoint; train with checkpoint.best=true")
+        return best[-1]
     present = found(run_dir)
     if not present:
         raise InputError(f"{run_dir} holds no checkpoint")
-    if joint_samples is None:
+    if which is None:
         return present[-1]
     for folder in present:
-        if int(folder.name) == joint_samples:
+        if samples_of(folder) == which:
             return folder
     known = ", ".join(str(int(p.name)) for p in present)
-    raise InputError(f"{run_dir} has no checkpoint at {joint_samples} joint samples; it has {known}")
+    raise InputError(f"{run_dir} has no checkpoint at {which} joint samples; it has {known}")
 
 
 def load_team(folder: Path, team: AgentTeam) -> None:
@@ -112,6 +168,12 @@ def load_member(folder: Path, saved: str, backbone: Backbone, member: str) -> No
     if not (folder / "agents" / saved).is_dir():
         raise InputError(f"{folder}: no weights of {saved!r}")
     backbone.load(member, folder / "agents" / saved)
+
+
+def callback_states(folder: Path) -> dict[str, dict[str, Any]]:
+    """What callbacks remembered at a checkpoint, by name."""
+    file = folder / CALLBACKS
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def load(folder: Path, team: AgentTeam, critic: Critic | None, learner: Learner) -> dict[str, Any]:

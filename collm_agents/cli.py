@@ -23,6 +23,7 @@ from collm_agents import (
     bench_command,
     crossplay_commands,
     env_commands,
+    export_command,
     report_command,
     sandbox_commands,
     search_command,
@@ -32,7 +33,7 @@ from collm_agents import (
 from collm_agents.config import Config, EvalConfig
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
-from collm_agents.overrides import ALIASES, EVAL_KEYS, eval_item, load_config
+from collm_agents.overrides import ALIASES, EVAL_KEYS, checkpoint_word, eval_item, load_config
 from collm_envs import InputError, SettingError, list_envs
 from collm_envs.errors import suggest
 
@@ -52,6 +53,7 @@ first steps:
 `collm VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 bad input.
 """
 PROTOCOL_NAMES = ("parallel", "pipeline", "discussion", "single")
+DATA_EXTRAS = ("datasets", "pyarrow", "evaluate")
 TRAIN_EXTRAS = ("torch", "transformers", "peft", "safetensors", "jinja2", "rich", "tensorboard", "tomli_w")
 
 
@@ -103,8 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in TRAIN_EXTRAS:
-            return _fail(f"this needs the package {package}: pip install 'collm[train]'", 1, debug)
+        extra = "train" if package in TRAIN_EXTRAS else "data" if package in DATA_EXTRAS else ""
+        if extra:
+            return _fail(f"this needs the package {package}: pip install 'collm[{extra}]'", 1, debug)
         return _fail(f"{error}; --debug shows where", 1, debug)
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error}; --debug shows where", 1, debug)
@@ -231,7 +234,10 @@ def _build_eval(parser: _Parser) -> None:
         "an environment",
     )
     parser.add_argument(
-        "--checkpoint", type=int, metavar="N", help="joint samples of a checkpoint (default the last)"
+        "--checkpoint",
+        type=checkpoint_word,
+        metavar="N|best",
+        help="joint samples of a checkpoint, or the best (default the last)",
     )
     parser.add_argument(
         "--agents",
@@ -417,6 +423,16 @@ VERBS = {
         ("view runs/NAME", "view runs/NAME --serve", "view runs/NAME --out run.html --pictures 1000"),
         view_command.build_view,
         view_command.run_view,
+    ),
+    "export": Verb(
+        "write a run's episodes, agents or numbers for other tools",
+        (
+            "export episodes runs/NAME --out episodes",
+            "export agents runs/NAME --out agents --checkpoint best --merge",
+            "export metrics runs/NAME --out metrics.csv",
+        ),
+        export_command.build_export,
+        export_command.run_export,
     ),
 }
 

@@ -40,6 +40,14 @@ class RunConfig(Section):
         "are not counted",
         low=0,
     )
+    patience: int = setting(
+        0,
+        "early stopping: evaluations in a row with no better `eval.monitor`, after which the run ends; 0 is off",
+        low=0,
+    )
+    min_delta: float = setting(
+        0.0, "how much greater a mean has to be to count as better for patience", low=0
+    )
     out: str = setting("", "folder of the run; default runs/<env>-<algorithm>-s<seed>")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     threads: int = setting(
@@ -300,6 +308,11 @@ class EvalConfig(Section):
     points: int = setting(
         10, "evaluations after the start, at equal shares of the budget, where every is 0", low=1
     )
+    monitor: str = setting(
+        "score",
+        "what run.patience and checkpoint.best compare, over the first `tasks` tasks",
+        choices=("score", "success", "return"),
+    )
     split: str = setting("test", "split of the environment's source that is held out")
     source: str = setting("", "another source for evaluation; default the environment's own")
     tasks: int = setting(64, "tasks played per evaluation, the first ones of the split; 0 plays all", low=0)
@@ -327,6 +340,9 @@ class CheckpointConfig(Section):
         0, "joint samples between checkpoints beside those at evaluations; 0 for none", low=0
     )
     keep: int = setting(2, "newest checkpoints kept; the last one always is", low=1)
+    best: bool = setting(
+        False, "also keep the agents of the evaluation with the greatest `eval.monitor`: `--checkpoint best`"
+    )
 
 
 @dataclass(frozen=True)
@@ -335,6 +351,11 @@ class TrackConfig(Section):
 
     _where = "track"
     tensorboard: bool = setting(True, "write a TensorBoard folder")
+    wandb: bool = setting(
+        False, "also tell Weights & Biases (extra `wandb`; WANDB_MODE=offline needs no account)"
+    )
+    trackio: bool = setting(False, "also tell trackio, on this machine (extra `trackio`)")
+    project: str = setting("collm", "project that wandb and trackio file the run under")
     live: bool = setting(True, "live view where the output is a terminal")
     samples: int = setting(4, "conversations kept per evaluation, for samples.jsonl and `collm view`", low=0)
 

@@ -65,7 +65,7 @@ def crossplay(
     run_dirs: Sequence[str | Path],
     *,
     overrides: Sequence[str] = (),
-    checkpoint_at: int | None = None,
+    checkpoint_at: int | str | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Play all teams of the runs' agents.
@@ -73,7 +73,7 @@ def crossplay(
     Args:
         run_dirs: folders of the runs, at least two.
         overrides: such as `eval.greedy=true`; applied to every run.
-        checkpoint_at: joint samples of the checkpoints; default each run's newest.
+        checkpoint_at: joint samples of the checkpoints, or `best`; default each run's newest.
         tell: told what is about to be done, one line each.
 
     Returns:
@@ -140,7 +140,7 @@ def _told(player: Player) -> dict[str, Any]:
         "algorithm": experiment.algorithm.name,
         "variant": experiment.variant,
         "seed": experiment.config.run.seed,
-        "joint_samples": int(player.checkpoint.name),
+        "joint_samples": checkpoint.samples_of(player.checkpoint),
         "shared": experiment.config.team.shared,
     }
 
@@ -149,7 +149,7 @@ def _told(player: Player) -> dict[str, Any]:
 
 
 def read_runs(
-    run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), checkpoint_at: int | None = None
+    run_dirs: Sequence[str | Path], overrides: Sequence[str] = (), checkpoint_at: int | str | None = None
 ) -> list[Player]:
     """The runs, checked against each other; no weights are loaded.
 

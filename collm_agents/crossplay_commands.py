@@ -17,7 +17,7 @@ from pathlib import Path
 from collm_agents import terminal
 from collm_agents.config import EvalConfig
 from collm_agents.explain import explain
-from collm_agents.overrides import EVAL_KEYS, eval_item
+from collm_agents.overrides import EVAL_KEYS, checkpoint_word, eval_item
 from collm_envs.errors import InputError, SettingError, suggest
 
 QUIET_S = 2.0  # nothing is said of what takes less
@@ -79,9 +79,9 @@ def build_crossplay(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint",
-        type=int,
-        metavar="N",
-        help="joint samples of the checkpoints (default each run's last)",
+        type=checkpoint_word,
+        metavar="N|best",
+        help="joint samples of the checkpoints, or each run's best (default each run's last)",
     )
     parser.add_argument("--out", metavar="FILE.json", help="write all metrics of all teams")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -17,12 +17,13 @@ from collm_agents.advantages import Estimator
 from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorithm
 from collm_agents.branching import resolve_branching, tree_size
 from collm_agents.budget import Budget, read_budget
+from collm_agents.callbacks import Callback, Callbacks, RunState, from_settings
 from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.combinations import check_training
 from collm_agents.config import Config, resolve_tuning, resolved
 from collm_agents.critic import Critic, critic_members
-from collm_agents.evaluate import Extent, Report, evaluate, evaluate_scripted, extent_of
+from collm_agents.evaluate import Extent, Report, evaluate, evaluate_scripted, extent_of, held_out_env
 from collm_agents.footprint import RehearsingTeam, rehearse
 from collm_agents.learner import Learner
 from collm_agents.members import agent_specs, build_backbones
@@ -34,7 +35,7 @@ from collm_agents.plan import Plan
 from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_result
 from collm_agents.runner import check_runner, collecting
 from collm_agents.team import AgentTeam
-from collm_agents.tracking import Tracker
+from collm_agents.tracking import Tracker, check_boards
 from collm_agents.trainer import Progress, Trainer
 from collm_envs import CollabEnv, SettingError, VecEnv, make
 from collm_envs.scripted import parse_kinds
@@ -42,7 +43,7 @@ from collm_envs.scripted import parse_kinds
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: where it lies, and what its `result.json` holds."""
+    """A finished run: its folder, and what its `result.json` holds."""
 
     run_dir: Path
     result: Mapping[str, Any]
@@ -112,10 +113,7 @@ class Experiment:
 
     def eval_env(self, overrides: Mapping[str, Any] | None = None) -> CollabEnv:
         """The environment on the held-out split."""
-        held_out = {"split": self.config.eval.split}
-        if self.config.eval.source:
-            held_out["source"] = self.config.eval.source
-        return make(self.config.env_id, **{**self.config.env_kwargs, **held_out, **(overrides or {})})
+        return held_out_env(self.config, overrides)
 
     def critic_base(self) -> dict[str, tuple[str, str]]:
         """Member name -> (model, tuning) of the critics; empty where none has a model of its own."""
@@ -153,6 +151,7 @@ class Experiment:
         return {"team": (models[0].model, models[0].tuning)}
 
     def _check_training(self) -> None:
+        check_boards(self.config.track)
         needs, count = self.estimator.rollout_needs, len(self.env.possible_agents)
         cross = self.config.rollout.joint_mode == "cross"
         least = tree_size(self.branching[:1], needs.greedy, count if cross else 1)
@@ -280,11 +279,11 @@ class Experiment:
 
     # -- runs ------------------------------------------------------------------------------------------------
 
-    def run(self) -> RunResult:
+    def run(self, callbacks: Sequence[Callback] = ()) -> RunResult:
         """Train, evaluate and write the run's folder.
 
-        Returns:
-            The folder and what its `result.json` holds.
+        Args:
+            callbacks: called along the run, beside those that the settings ask for.
         """
         run_dir = choose_folder(self.config, self.algorithm.name)
         held_out = self.eval_env()
@@ -294,17 +293,18 @@ class Experiment:
         steady_heap()
         self.meter = MemoryMeter(self.device)
         built = self.build()
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.toml").write_text(dump_config(self.config), encoding="utf-8")
-        return self._train(run_dir, built, held_out, None)
+        return self._train(run_dir, built, held_out, callbacks)
 
     @classmethod
-    def resume(cls, run_dir: str | Path, overrides: Sequence[str] = ()) -> RunResult:
+    def resume(
+        cls, run_dir: str | Path, overrides: Sequence[str] = (), callbacks: Sequence[Callback] = ()
+    ) -> RunResult:
         """Go on with a run from its newest checkpoint; a longer budget may be given.
 
         Args:
             run_dir: the run's folder.
             overrides: `section.key=value`, such as a greater `run.joint_samples`.
+            callbacks: as those the run was begun with; each gets back what it remembered at the checkpoint.
         """
         run_dir = Path(run_dir)
         experiment = cls(stored_config(run_dir, overrides))
@@ -312,17 +312,29 @@ class Experiment:
         steady_heap()
         experiment.meter = MemoryMeter(experiment.device)
         built, held_out = experiment.build(stored=True), experiment.eval_env()
-        progress = checkpoint.load(folder, built.team, built.critic, built.learner)
-        (run_dir / "config.toml").write_text(dump_config(experiment.config), encoding="utf-8")
-        return experiment._train(run_dir, built, held_out, Progress(**progress))
+        return experiment._train(run_dir, built, held_out, callbacks, folder)
 
     def _train(
-        self, run_dir: Path, built: _Built, held_out: CollabEnv, progress: Progress | None
+        self,
+        run_dir: Path,
+        built: _Built,
+        held_out: CollabEnv,
+        callbacks: Sequence[Callback],
+        folder: Path | None = None,
     ) -> RunResult:
-        config = self.config
+        """Train on from a checkpoint's folder, or from the beginning."""
+        config, parts, progress = self.config, (built.team, built.critic, built.learner), Progress()
+        judged, _ = extent_of(config.eval, held_out.tasks, config.eval.tasks)
+        seen = RunState(run_dir, config, built.team, progress, len(judged))
+        hooks = Callbacks(seen, [*from_settings(config), *callbacks])
+        if folder is not None:
+            progress = Progress(**checkpoint.load(folder, *parts))
+            hooks.load_state_dict(checkpoint.callback_states(folder))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.toml").write_text(dump_config(config), encoding="utf-8")
         reports = Evaluations(run_dir / "evaluations.json")
         tracker = Tracker(run_dir, config, self.expected_samples())
-        if progress is not None:
+        if folder is not None:
             tracker.rewind(progress.joint_samples)
             reports.rewind(progress.joint_samples)
 
@@ -334,6 +346,11 @@ class Experiment:
                 report["greedy"] = self._evaluate(held_out, built.team, extent, greedy=True)
             reports.add(progress, report, edge)
             tracker.evaluation(report, progress.joint_samples)
+            hooks.tell("on_evaluate", report)
+
+        def save(state: dict[str, Any]) -> None:
+            place = checkpoint.save(run_dir, *parts, state, config.checkpoint.keep, hooks.state_dict())
+            hooks.tell("on_checkpoint", place)
 
         with tracker, collecting(self, built.team, built.clock) as collector:
             trainer = Trainer(
@@ -347,17 +364,18 @@ class Experiment:
                 eval_points=config.eval.points,
                 save_every=config.checkpoint.every,
                 evaluate=judge,
-                save=lambda state: checkpoint.save(
-                    run_dir, built.team, built.critic, built.learner, state, config.checkpoint.keep
-                ),
+                save=save,
                 tracker=tracker,
                 clock=built.clock,
+                callbacks=hooks,
+                progress=progress,
             )
-            trainer.progress = progress or trainer.progress
+            tracker.open()
             done = trainer.run()
         made = {
             "algorithm": self.algorithm.name,
             "variant": self.variant,
+            "stopped": seen.stopped,
             "peak_memory": self.meter.peak() if self.meter else None,
             "versions": versions(self.device),
         }
@@ -403,7 +421,7 @@ class Experiment:
         cls,
         run_dir: str | Path,
         *,
-        checkpoint_at: int | None = None,
+        checkpoint_at: int | str | None = None,
         overrides: Sequence[str] = (),
         scripted: str | Mapping[str, str] | None = None,
         protocol: str = "parallel",
@@ -412,7 +430,7 @@ class Experiment:
 
         Args:
             run_dir: the run's folder.
-            checkpoint_at: joint samples of the checkpoint; default the newest.
+            checkpoint_at: joint samples of the checkpoint, or `best`; default the newest.
             overrides: such as `eval.greedy=true` or `env.num_turns=2`.
             scripted: `random`, `novice` or `oracle`, for all agents or by agent, or as text that `parse_kinds`
                 reads: then no model is loaded.

@@ -57,9 +57,10 @@ def explain(section: Any, prefix: str = "") -> list[Explained]:
 def explain_env(cls: type) -> list[Explained]:
     """The settings of an environment class, with the lines of doc in its docstrings."""
     docs: dict[str, str] = {}
-    for base in cls.__mro__:
-        for name, doc in _documented_args(inspect.cleandoc(base.__doc__ or "")):
-            docs.setdefault(name, doc)
+    for find in (_documented_args, _told_arguments):
+        for base in cls.__mro__:
+            for name, doc in find(inspect.cleandoc(base.__doc__ or "")):
+                docs.setdefault(name, doc)
     return [
         Explained(name, "" if spec.default is spec.empty else spec.default, docs.get(name, ""), "")
         for name, spec in env_settings(cls).items()
@@ -70,6 +71,14 @@ def _documented_args(doc: str) -> Iterator[tuple[str, str]]:
     section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n(?=[ ]))*)", doc, re.MULTILINE)
     for match in re.finditer(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE):
         yield match[1], " ".join(match[2].split())
+
+
+def _told_arguments(doc: str) -> Iterator[tuple[str, str]]:
+    """Settings that the paragraph "Arguments:" tells of, as `name`: text up to the next."""
+    section = re.search(r"^Arguments: (.*(?:\n.+)*)", doc, re.MULTILINE)
+    text = " ".join(section[1].split()) if section else ""
+    for match in re.finditer(r"(?:^|\. )`(\w+)`: (.+?)(?=\. `\w+`: |$)", text):
+        yield match[1], match[2].rstrip(".") + "."
 
 
 def _default(spec: dataclasses.Field) -> Any:

@@ -47,7 +47,12 @@ ALIASES: dict[str, str] = {
     "update_epochs": "learner.update_epochs",
 }
 # What an evaluation on its own takes, and the field of [eval] it sets: it counts as a run's last one.
-_COURSE = ("every", "points", "greedy_too")  # fields of [eval] that are about the evaluations along a run
+_COURSE = (
+    "every",
+    "points",
+    "greedy_too",
+    "monitor",
+)  # fields of [eval] that are about the evaluations along a run
 EVAL_KEYS = {field.name: field.name for field in dataclasses.fields(EvalConfig) if field.name not in _COURSE}
 EVAL_KEYS["tasks"] = "final_tasks"
 _SIMPLE_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
@@ -87,6 +92,17 @@ def eval_item(word: str) -> str | None:
     key, sign, value = word.partition("=")
     name = EVAL_KEYS.get(key.removeprefix("eval."))
     return f"eval.{name}={value}" if sign and name else None
+
+
+def checkpoint_word(text: str) -> int | str:
+    """A checkpoint as the command line names it: joint samples, or `best`.
+
+    Raises:
+        SettingError: for anything else.
+    """
+    if text != "best" and not text.isdecimal():
+        raise SettingError(f"--checkpoint takes joint samples or best, not {text!r}")
+    return text if text == "best" else int(text)
 
 
 # -- loading ----------------------------------------------------------------------------------------------

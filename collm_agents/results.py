@@ -89,7 +89,7 @@ def write_result(
         reports: its evaluations.
         held_out: the environment they were played on.
         tasks: those of the last one; scripted agents play them as references.
-        made: `algorithm`, `variant`, `peak_memory` and `versions`.
+        made: `algorithm`, `variant`, `stopped` (why before its budget was spent), `peak_memory` and `versions`.
 
     Returns:
         What was written.
@@ -100,6 +100,7 @@ def write_result(
         "variant": made["variant"],
         "seed": config.run.seed,
         "joint_samples": done.joint_samples,
+        "stopped": made["stopped"],
         "updates": done.updates,
         "tokens": done.tokens,
         "wall_s": done.wall_s,

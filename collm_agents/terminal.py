@@ -177,6 +177,8 @@ def summary(result: Mapping[str, Any], run_dir: str, curve: str | None) -> str:
     name = result.get("variant") or result["algorithm"]
     start, end = (result[key]["metrics"]["score"]["mean"] for key in ("start", "end"))
     cost = f"{result['joint_samples']} joint samples, {result['updates']} updates, {result['wall_s']:.0f} s"
+    if result.get("stopped"):
+        cost += f" ({result['stopped']})"
     blocks = [
         f"{name} on {result['env']}, seed {result['seed']}: "
         f"score {start:.3f} -> {end:.3f} of {result['high']:.3f} after {cost}",

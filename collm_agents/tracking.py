@@ -1,31 +1,38 @@
-"""What a run tells while it goes: `metrics.jsonl`, `samples.jsonl`, TensorBoard and a live terminal view.
+"""What a run tells while it goes: `metrics.jsonl`, `samples.jsonl`, boards and a live terminal view.
 
 For the trainer. `metrics.jsonl` is the record that curves and reports are made from: one JSON object per
 update or evaluation with `kind`, `joint_samples`, `wall_s` and flat numbers. A metric that does not apply is
 absent; one that is not finite is an error, since a NaN in a log is a broken run that nobody has noticed yet.
-TensorBoard and `rich` are imported here only, when they are used.
+When a run ends the same numbers are written as `metrics.csv`. Boards (TensorBoard, wandb, trackio) get a copy of
+every number and are never read; their libraries are imported here only, when they are used.
 """
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import importlib.util
 import json
 import math
 import os
 import sys
 import time
+import tomllib
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from collm_agents.clock import PHASES
-from collm_envs.errors import CollmError
+from collm_envs.errors import CollmError, SettingError
 
 if TYPE_CHECKING:
-    from collm_agents.config import Config
+    from collm_agents.config import Config, TrackConfig
 
 METRICS, SAMPLES, TENSORBOARD = "metrics.jsonl", "samples.jsonl", "tensorboard"
+TABLE, BOARDS = "metrics.csv", "boards.json"
 RESERVED = ("kind", "joint_samples", "wall_s")
+EXTRAS = {"tensorboard": "train", "wandb": "wandb", "trackio": "trackio"}  # by board, what brings its library
 
 
 class MetricError(CollmError, ValueError):
@@ -42,13 +49,16 @@ class Tracker:
     """
 
     def __init__(self, run_dir: str | Path, config: Config, budget: int) -> None:
-        self.run_dir, self._track = Path(run_dir), config.track
+        self.run_dir, self._config, self._track = Path(run_dir), config, config.track
         self._purge_step: int | None = None
-        self._board: Any = None
+        self._boards: list[_Board] | None = None
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._title = f"{config.env_id} · {config.algorithm_name} · seed {config.run.seed}"
-        live = config.track.live and sys.stdout.isatty()
-        self._view = _LiveView(self._title, budget) if live else None
+        self._view = None
+        if config.track.live and sys.stdout.isatty():
+            from collm_agents.live import LiveView
+
+            self._view = LiveView(self._title, budget)
 
     def __enter__(self) -> Tracker:
         return self
@@ -56,7 +66,23 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(failed=kind is not None)
+
+    def open(self) -> None:
+        """Open the boards, so that what is wrong with them shows before there is anything to record.
+
+        Raises:
+            SettingError: when a library is missing, or a service does not let us in.
+        """
+        if self._boards is None:
+            check_boards(self._track)
+            self._boards = []
+            if self._track.tensorboard:
+                self._boards.append(_TensorBoard(self.run_dir / TENSORBOARD, self._purge_step))
+            if self._track.wandb:
+                self._boards.append(_Wandb(self.run_dir, self._config))
+            if self._track.trackio:
+                self._boards.append(_Trackio(self.run_dir, self._config))
 
     def rewind(self, joint_samples: int) -> None:
         """Forget what was recorded beyond a checkpoint, before a resumed run goes on from it.
@@ -124,37 +150,183 @@ class Tracker:
             sys.stderr.write(f"{joint_samples} joint samples  {line}\n")
             sys.stderr.flush()
 
-    def close(self) -> None:
-        """Finish the files and give the terminal back; safe to call twice."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+    def close(self, failed: bool = False) -> None:
+        """Finish files and boards and give the terminal back; safe to call twice.
+
+        Args:
+            failed: whether the run ends with an error; boards that tell so are told.
+        """
         if self._view:
             self._view.close()
             self._view = None
+        boards, self._boards = self._boards, None
+        for board in boards or ():
+            board.close(failed)
+        if boards is not None and (self.run_dir / METRICS).is_file():
+            write_table(self.run_dir / METRICS, self.run_dir / TABLE)
 
     def _record(self, kind: str, metrics: Mapping[str, float], joint_samples: int) -> None:
         numbers = {name: _number(name, value) for name, value in metrics.items()}
         wall_s = round(self._earlier_s + time.monotonic() - self._started, 3)
         row = {"kind": kind, "joint_samples": int(joint_samples), "wall_s": wall_s, **numbers}
         self._append(METRICS, [row])
-        if self._track.tensorboard:
-            board = self._open_board()
-            for name, value in numbers.items():
-                board.add_scalar(f"{kind}/{name}", value, joint_samples)
-            board.flush()
+        self.open()
+        for board in self._boards or ():
+            board.log(kind, numbers, int(joint_samples), wall_s)
 
     def _append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
             with (self.run_dir / name).open("a", encoding="utf-8") as file:
                 file.writelines(_line(row) for row in rows)
 
-    def _open_board(self) -> Any:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.run_dir / TENSORBOARD), purge_step=self._purge_step)
-        return self._board
+# -- boards ------------------------------------------------------------------------------------------------
+
+
+class _Board(Protocol):
+    """Where every number of a run is shown as well."""
+
+    def log(self, kind: str, numbers: Mapping[str, float], joint_samples: int, wall_s: float) -> None:
+        """Take the numbers of one update or evaluation."""
+
+    def close(self, failed: bool) -> None:
+        """Finish; nothing follows."""
+
+
+def check_boards(track: TrackConfig) -> None:
+    """Look whether the libraries of all boards are there; nothing is imported.
+
+    Raises:
+        SettingError: names the extra that brings a missing one.
+    """
+    wanted = {"tensorboard": track.tensorboard, "wandb": track.wandb, "trackio": track.trackio}
+    for name, extra in EXTRAS.items():
+        if wanted[name] and importlib.util.find_spec(name) is None:
+            raise SettingError(f"track.{name}=true needs the package {name}: pip install 'collm[{extra}]'")
+
+
+def _identity(run_dir: Path) -> dict[str, str]:
+    """A run's `id` and `name` on boards outside its folder: made once, then kept in it for all its parts."""
+    file = run_dir / BOARDS
+    if not file.is_file():
+        id = uuid.uuid4().hex[:12]
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps({"id": id, "name": f"{run_dir.resolve().name}-{id[:6]}"}) + "\n", "utf-8")
+        part.replace(file)
+    return json.loads(file.read_text("utf-8"))
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    from collm_agents.overrides import dump_config
+
+    return tomllib.loads(dump_config(config))
+
+
+class _TensorBoard:
+    """A folder of event files."""
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def log(self, kind: str, numbers: Mapping[str, float], joint_samples: int, wall_s: float) -> None:
+        for name, value in numbers.items():
+            self._writer.add_scalar(f"{kind}/{name}", value, joint_samples)
+        self._writer.flush()
+
+    def close(self, failed: bool) -> None:
+        self._writer.close()
+
+
+class _Wandb:
+    """A run of Weights & Biases, which later parts of ours go on with; no code, console or host is sent."""
+
+    def __init__(self, run_dir: Path, config: Config) -> None:
+        import wandb
+
+        own = _identity(run_dir)
+        try:
+            self._run: Any = wandb.init(
+                project=config.track.project,
+                id=own["id"],
+                name=own["name"],
+                resume="allow",
+                reinit="create_new",
+                dir=str(run_dir),
+                config=_settings(config),
+                settings=wandb.Settings(
+                    console="off",
+                    disable_code=True,
+                    disable_git=True,
+                    x_disable_meta=True,
+                    x_disable_stats=True,
+                ),
+            )
+        except wandb.errors.Error as error:
+            raise SettingError(f"track.wandb=true: {error} (WANDB_MODE=offline needs no account)") from error
+        self._run.define_metric("joint_samples")
+        self._run.define_metric("*", step_metric="joint_samples")
+
+    def log(self, kind: str, numbers: Mapping[str, float], joint_samples: int, wall_s: float) -> None:
+        own = {f"{kind}/{name}": value for name, value in numbers.items()}
+        self._run.log({"joint_samples": joint_samples, "wall_s": wall_s, **own})
+
+    def close(self, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
+
+
+class _Trackio:
+    """A run of trackio, in its folder on this machine unless its own variables say otherwise."""
+
+    def __init__(self, run_dir: Path, config: Config) -> None:
+        import trackio
+
+        self._trackio: Any = trackio
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
+            trackio.init(
+                project=config.track.project,
+                name=_identity(run_dir)["name"],
+                resume="allow",
+                config=_settings(config),
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
+
+    def log(self, kind: str, numbers: Mapping[str, float], joint_samples: int, wall_s: float) -> None:
+        own = {f"{kind}/{name}": value for name, value in numbers.items()}
+        self._trackio.log({"wall_s": wall_s, **own}, step=joint_samples)
+
+    def close(self, failed: bool) -> None:
+        with contextlib.redirect_stdout(sys.stderr):
+            self._trackio.finish()
+
+
+# -- files -------------------------------------------------------------------------------------------------
+
+
+def write_table(metrics: Path, file: Path) -> None:
+    """Write a `metrics.jsonl` as CSV: a line per row, a column per name, empty where a row has no such metric.
+
+    Args:
+        metrics: the file that is read, twice; it may still grow.
+        file: to write; it is whole or not there.
+
+    Raises:
+        MetricError: as `read_rows`.
+    """
+    columns = dict.fromkeys(RESERVED)
+    count = 0
+    for row, _ in stream_rows(metrics):
+        columns |= dict.fromkeys(row)
+        count += 1
+    part = file.with_name(f".{file.name}.part")
+    with part.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for (row, _), _ in zip(stream_rows(metrics), range(count), strict=False))
+    part.replace(file)
 
 
 def read_rows(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -203,71 +375,3 @@ def _number(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise MetricError(f"metric {name!r} is {number}; leave out what does not apply")
     return number
-
-
-class _LiveView:
-    """Progress bar over the budget, the latest numbers below it."""
-
-    SHOWN = ("reward", "score", "success", "tokens_per_s")
-
-    def __init__(self, title: str, budget: int) -> None:
-        from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._progress = Progress(
-            TextColumn(title, markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("joint samples"),
-            TimeRemainingColumn(),
-        )
-        self._bar = self._progress.add_task("", total=budget or None)
-        self._lines: dict[str, str] = {}
-        self._live = Live(self._draw(), refresh_per_second=4)
-        self._live.start()
-
-    def show_progress(self, joint_samples: int) -> None:
-        self._progress.update(self._bar, completed=joint_samples)
-        self._live.update(self._draw())
-
-    def show_update(self, metrics: Mapping[str, float], joint_samples: int) -> None:
-        shown = [
-            f"{name.replace('_per_s', '/s')} {metrics[name]:.3g}" for name in self.SHOWN if name in metrics
-        ]
-        phases = {name.removesuffix("_s"): seconds for name, seconds in metrics.items() if _is_phase(name)}
-        total = sum(phases.values()) or 1.0
-        self._lines["update"] = "   ".join(shown)
-        self._lines["time"] = "   ".join(
-            f"{phase} {s:.2f} s ({s / total:.0%})" for phase, s in phases.items()
-        )
-        self.show_progress(joint_samples)
-
-    def show_evaluation(self, flat: Mapping[str, float], joint_samples: int) -> None:
-        parts = [f"{name} {flat[name]:.3f}" for name in ("score", "success") if name in flat]
-        parts += [f"{name.removeprefix('parts/')} {flat[name]:.3f}" for name in flat if _is_part(name)]
-        self._lines[f"eval at {joint_samples}"] = "   ".join(parts)
-        evaluations = [key for key in self._lines if key.startswith("eval")]
-        for key in evaluations[:-1]:  # the newest only
-            del self._lines[key]
-        self.show_progress(joint_samples)
-
-    def close(self) -> None:
-        self._live.stop()
-
-    def _draw(self) -> Any:
-        from rich.console import Group
-        from rich.table import Table
-
-        table = Table.grid(padding=(0, 2))
-        for label, text in self._lines.items():
-            if text:
-                table.add_row(label, text)
-        return Group(self._progress, table)
-
-
-def _is_phase(name: str) -> bool:
-    return name.removesuffix("_s") in PHASES and name.endswith("_s")
-
-
-def _is_part(name: str) -> bool:
-    return name.startswith("parts/") and not name.endswith(("/low", "/high", "/n"))

@@ -15,6 +15,7 @@ import numpy as np
 
 from collm_agents.batch import Rollouts
 from collm_agents.budget import Budget
+from collm_agents.callbacks import Callbacks
 from collm_agents.clock import Clock
 from collm_agents.draws import derive
 from collm_agents.learner import Learner
@@ -51,6 +52,7 @@ class Progress:
         overlapped_s: seconds in which judges worked while the main thread did other things.
         evaluated: joint samples at the last evaluation; -1 before the first.
         evaluated_at: the counter that the budget is in, at the last evaluation.
+        edge: joint samples at the last evaluation that was of a start or an end; -1 before the first.
         saved: joint samples at the last checkpoint; -1 before the first.
     """
 
@@ -63,6 +65,7 @@ class Progress:
     overlapped_s: float = 0.0
     evaluated: int = -1
     evaluated_at: float = 0.0
+    edge: int = -1
     saved: int = -1
 
     @property
@@ -88,6 +91,9 @@ class Trainer:
         save: called with the progress as plain data, after each evaluation and where it is due.
         tracker: is told about every update.
         clock: shared with collector and learner.
+        callbacks: told about the start, every update and the end, and may stop the run; whoever evaluates and saves
+            tells them about that.
+        progress: where it goes on from.
     """
 
     def __init__(
@@ -106,13 +112,15 @@ class Trainer:
         save: Callable[[dict[str, Any]], Any],
         tracker: Tracker,
         clock: Clock,
+        callbacks: Callbacks,
+        progress: Progress,
     ) -> None:
         self.collector, self.learner, self.tasks, self.seed = collector, learner, tasks, seed
         self.tasks_per_update, self.budget, self.save_every = tasks_per_update, budget, save_every
         self.eval_every, self.eval_points = eval_every, eval_points
         self.evaluate, self.save, self.tracker = evaluate, save, tracker
-        self.progress = Progress()
-        self.clock = clock
+        self.clock, self.callbacks = clock, callbacks
+        self.progress = callbacks.run.progress = progress
 
     @property
     def spent(self) -> float:
@@ -121,8 +129,8 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether the budget is spent."""
-        return self.spent >= 1.0
+        """Whether the budget is spent, or a callback has stopped the run."""
+        return self.spent >= 1.0 or bool(self.callbacks.run.stopped)
 
     def run(self) -> Progress:
         """Train to the end of the budget; evaluates at the start, at intervals and at the end."""
@@ -134,11 +142,14 @@ class Trainer:
             spent = self.clock.since(before)
             self.progress.phases = {name: earlier.get(name, 0.0) + s for name, s in spent.items()}
 
+        self.callbacks.tell("on_start")
         self._visit(note)
         while not self.done:
             self._update()
             note()
             self._visit(note)
+        self._visit(note)  # what was done with a checkpoint may have stopped the run
+        self.callbacks.tell("on_end")
         note()
         return self.progress
 
@@ -147,16 +158,23 @@ class Trainer:
         p = self.progress
         edge = p.evaluated < 0 or self.done
         if p.evaluated != p.joint_samples and (edge or self._evaluation_is_due()):
-            with self.clock.phase("evaluate"):
-                self.evaluate(p, edge)
-            p.evaluated, p.evaluated_at = p.joint_samples, getattr(p, self.budget.unit)
-            p.saved = -1  # what was measured is kept
+            self._evaluate(edge)
+        if self.done and p.edge != p.joint_samples:  # what was measured has stopped the run
+            self._evaluate(True)
         due = p.saved < 0 or (self.save_every and p.joint_samples >= p.saved + self.save_every)
         if due:
             p.saved = p.joint_samples
             note()
             with self.clock.phase("save"):
                 self.save(asdict(p))
+
+    def _evaluate(self, edge: bool) -> None:
+        p = self.progress
+        with self.clock.phase("evaluate"):
+            self.evaluate(p, edge)
+        p.evaluated, p.evaluated_at = p.joint_samples, getattr(p, self.budget.unit)
+        p.edge = p.joint_samples if edge else p.edge
+        p.saved = -1  # what was measured is kept
 
     def _evaluation_is_due(self) -> bool:
         p = self.progress
@@ -193,7 +211,9 @@ class Trainer:
             tokens_per_s=tokens / seconds,
             samples_per_s=len(rollouts.nodes) / seconds,
         )
-        self.tracker.update({"updates": float(p.updates), **metrics}, p.joint_samples)
+        metrics = {"updates": float(p.updates), **metrics}
+        self.tracker.update(metrics, p.joint_samples)
+        self.callbacks.tell("on_step", metrics)
 
     def _next_tasks(self, first: int) -> Iterator[Task]:
         """The tasks of an update whose trees begin at a place in the order; the place is all that is remembered."""

@@ -16,13 +16,16 @@ from collm_envs.errors import (
     SettingError,
     UnknownEnvError,
 )
+from collm_envs.partners import Partner
 from collm_envs.registry import EnvSpec, list_envs, load_plugins, make, make_vec, register, spec
 from collm_envs.reward import RewardModel, Score, component
 from collm_envs.reward_probe import ProbeReport, probe_rewards
 from collm_envs.scripted import play_scripted
+from collm_envs.single_agent import SingleAgentEnv
 from collm_envs.spaces import UnicodeText
 from collm_envs.task import RowFormat, Task, TaskSource
 from collm_envs.vector import Step, VecEnv
+from collm_envs.views import TextDict, to_aec
 
 load_plugins()
 
@@ -35,14 +38,17 @@ __all__ = [
     "EnvFault",
     "EnvSpec",
     "InputError",
+    "Partner",
     "ProbeReport",
     "RewardModel",
     "RowFormat",
     "Score",
     "SettingError",
+    "SingleAgentEnv",
     "Step",
     "Task",
     "TaskSource",
+    "TextDict",
     "UnicodeText",
     "UnknownEnvError",
     "VecEnv",
@@ -56,4 +62,5 @@ __all__ = [
     "probe_rewards",
     "register",
     "spec",
+    "to_aec",
 ]

@@ -1,10 +1,10 @@
 """Names for environments, on top of PettingZoo's own registry.
 
 `@register("writing/mine-v0")` puts a class into PettingZoo's parallel registry, so
-`pettingzoo.make("parallel", "writing/mine-v0")` works too. What is added: typed errors with suggestions, a
-`-sparse` twin, `"module:Class"` names, vector environments, and installed packages that publish tasks
-through the entry-point group `collm.envs` (entry name = id, value = `module:Class`), which are imported
-only when used.
+`pettingzoo.make("parallel", "writing/mine-v0")` works too; `pettingzoo.make("aec", ...)` gives its AEC view and
+`gymnasium.make(...)` its single-agent view. What is added: typed errors with suggestions, a `-sparse` twin,
+`"module:Class"` names, vector environments, and installed packages that publish tasks through the entry-point
+group `collm.envs` (entry name = id, value = `module:Class`), which are imported only when used.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+import gymnasium
 import pettingzoo
-from pettingzoo import parallel_registry
+from pettingzoo import AECEnv, aec_registry, parallel_registry
 
 from collm_envs.env import CollabEnv
 from collm_envs.errors import InputError, SettingError, UnknownEnvError, suggest
+from collm_envs.partners import Choice
+from collm_envs.single_agent import SingleAgentEnv
 from collm_envs.vector import VecEnv
+from collm_envs.views import to_aec
 
 ENTRY_POINT_GROUP = "collm.envs"
 _ID = re.compile(r"[a-z][a-z0-9_]*/[a-z0-9][a-z0-9_-]*-v\d+")
@@ -96,11 +100,14 @@ def _add(spec: EnvSpec) -> None:
             spec  # a plug-in's module registering itself as it is imported, or a reloaded module
         )
         return
-    if known or spec.id in parallel_registry:
+    if known or any(spec.id in taken for taken in (parallel_registry, aec_registry, gymnasium.registry)):
         owner = f" by {_target_name(known)}" if known else ""
         raise InputError(f"environment id {spec.id!r} is taken{owner}")
     _SPECS[spec.id] = spec
-    pettingzoo.register("parallel", spec.id, entry_point=_Builder(spec.id))
+    builder = _Builder(spec.id)
+    pettingzoo.register("parallel", spec.id, entry_point=builder)
+    pettingzoo.register("aec", spec.id, entry_point=builder.aec)
+    gymnasium.register(spec.id, entry_point=builder.single)
 
 
 def _target_name(spec: EnvSpec) -> str:
@@ -110,12 +117,25 @@ def _target_name(spec: EnvSpec) -> str:
 
 @dataclass(frozen=True)
 class _Builder:
-    """What PettingZoo calls to build an id; keeps the id on the environment."""
+    """What PettingZoo and Gymnasium call to build an id; keeps the id on the environment."""
 
     id: str
 
     def __call__(self, **kwargs: Any) -> CollabEnv:
         return _build(_SPECS[self.id], kwargs)
+
+    def aec(self, **kwargs: Any) -> AECEnv:
+        """Its AEC view."""
+        return to_aec(self(**kwargs))
+
+    def single(
+        self,
+        agent: str | None = None,
+        partners: Choice | Mapping[str, Choice] | None = None,
+        **kwargs: Any,
+    ) -> SingleAgentEnv:
+        """Its single-agent view."""
+        return SingleAgentEnv(self(**kwargs), agent, partners)
 
 
 def _build(spec: EnvSpec, kwargs: Mapping[str, Any]) -> CollabEnv:

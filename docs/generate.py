@@ -1,4 +1,4 @@
-"""Write the pages that can be read off the code: `settings.md`, `environments/*.md` and the pictures of games.
+"""Write what can be read off the code: `settings.md`, `environments/`, pictures, tables of `algorithms/`.
 
 For whoever changes a setting or an environment. `python docs/generate.py` writes the pages,
 `python docs/generate.py --check` exits 1 and names the ones that are stale. Needs Pillow, but no torch. Nothing is
@@ -8,12 +8,13 @@ worded here that stands in the code: settings come from their declarations, envi
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,24 @@ import numpy as np
 from PIL import Image
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))  # the checkout the pages belong to, installed or not
+sys.path[:0] = [str(DOCS.parent), str(DOCS)]  # the checkout the pages belong to, installed or not
 
+import algorithm_pages  # noqa: E402
 from collm_agents import terminal  # noqa: E402
 from collm_agents.algorithms import list_algorithms  # noqa: E402
 from collm_agents.config import Config  # noqa: E402
-from collm_agents.explain import Explained, explain  # noqa: E402
+from collm_agents.explain import explain  # noqa: E402
 from collm_agents.layers import list_presets  # noqa: E402
 from collm_agents.overrides import ALIASES  # noqa: E402
 from collm_envs import CollabEnv, EnvSpec, list_envs, make, play_scripted  # noqa: E402
 from collm_envs.env import FORMULAS  # noqa: E402
 from collm_envs.render import scripted_frames  # noqa: E402
 from collm_envs.reward import SCHEDULES  # noqa: E402
+from tables import COMMAND, MARK, code, settings_table, table  # noqa: E402
 
-COMMAND = "python docs/generate.py"
-MARK = f"<!-- Written by `{COMMAND}`; change the code, not this page. -->"
 SEED, SPLIT = 0, "test"
 PICTURED = 3  # the task whose picture is shown
+TRIES = 20  # novices whose first turn may end an episode before a second one is shown
 SCORES = "environments/scores.json"
 SECTIONS = ("Observations", "Actions", "Rewards", "Success", "Arguments", "Scripted", "Version history")
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stale = sorted(name for name, text in wanted.items() if not _same(DOCS / name, text))
         stale += sorted(name for name, frame in drawn.items() if not _same_picture(DOCS / name, frame))
         for name in [*stale, *sorted(left_over)]:
-            print(f"stale: docs/{name}; run {COMMAND}", file=sys.stderr)  # noqa: T201
+            print(f"stale: docs/{name}; run {COMMAND}", file=sys.stderr)
         return 1 if stale or left_over else 0
     for name, text in wanted.items():
         (DOCS / name).parent.mkdir(exist_ok=True)
@@ -117,18 +119,7 @@ def pages() -> dict[str, str]:
     for spec in base:
         twins = [other.id for other in specs if other.env_class is spec.env_class and other.id != spec.id]
         found[f"environments/{page_name(spec.id)}"] = env_page(spec, twins, scores[spec.id])
-    return found
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; bars and, outside code, angle brackets inside cells are escaped."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    parts = text.replace("|", "\\|").split("`")
-    return "`".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
+    return found | algorithm_pages.pages(DOCS)
 
 
 # -- settings ----------------------------------------------------------------------------------------------
@@ -146,7 +137,7 @@ def settings_page() -> str:
     rows = explain(Config)
     for name in dict.fromkeys(row.key.partition(".")[0] for row in rows):
         own = [row for row in rows if row.key.partition(".")[0] == name]
-        parts += [f"## `[{name}]`", _settings_table(own)]
+        parts += [f"## `[{name}]`", settings_table(own)]
     parts += [
         "## `[env]`",
         "`env.id` names the environment; its other settings are on "
@@ -155,7 +146,7 @@ def settings_page() -> str:
     for spec in list_algorithms():
         if spec.estimator.__module__.startswith("collm_agents."):
             heading = f'## `[algorithm]` with `name = "{spec.name}"`'
-            parts += [heading, spec.summary, _settings_table(explain(spec.estimator, "algorithm"))]
+            parts += [heading, spec.summary, settings_table(explain(spec.estimator, "algorithm"))]
     aliases = table(("short", "full"), [(f"`{short}`", f"`{full}`") for short, full in ALIASES.items()])
     presets = "\n".join(f"- `{name}`" for name in list_presets())
     told = (
@@ -164,19 +155,6 @@ def settings_page() -> str:
     )
     parts += ["## Short names", aliases, "## Presets", told, presets]
     return "\n\n".join(parts) + "\n"
-
-
-def _settings_table(rows: Iterable[Explained]) -> str:
-    header = ("key", "default", "limits", "what it does")
-    return table(header, [(f"`{row.key}`", _code(row.default), _limits(row), row.doc) for row in rows])
-
-
-def _limits(row: Explained) -> str:
-    return f"`{row.limits}`" if row.limits else ""
-
-
-def _code(value: Any) -> str:
-    return f"`{terminal.shown(value)}`"
 
 
 # -- environments ------------------------------------------------------------------------------------------
@@ -230,13 +208,14 @@ def env_page(spec: EnvSpec, twins: Sequence[str], scores: dict[str, dict[str, fl
     """The page of one environment."""
     cls = spec.env_class
     rows = [
-        (f"`{row.key}`", _code(row.default), _offered(cls, row.key), row.doc)
+        (f"`{row.key}`", code(row.default), _offered(cls, row.key), row.doc)
         for row in terminal.env_settings(spec)
     ]
     told = [
         (kind, f"{found['score']:.3f}", f"{found['success']:.1%}", str(int(found["tasks"])))
         for kind, found in scores.items()
     ]
+    env = make(spec.id, split=SPLIT)
     parts = [
         MARK,
         f"# `{spec.id}`",
@@ -244,7 +223,13 @@ def env_page(spec: EnvSpec, twins: Sequence[str], scores: dict[str, dict[str, fl
         docstring_markdown(inspect.getdoc(cls) or ""),
         "## Ids",
         "\n".join(f"- `{id}`" for id in (spec.id, *twins)),
+        "## Prompts",
+        f"The first built-in `{SPLIT}` task, seed {SEED}, default settings, as each agent sees it:",
+        *prompts(env),
+        *later_prompts(spec.id, env),
         "## Reward parts",
+        "Scored in this order and added up, each with its weight under `rewards` (1 where none is given). Behind a "
+        "gate that comes to zero or less nothing more counts.",
         _components(spec),
         "## Scripted agents",
         table(("agent", "mean score", "success", "tasks"), told),
@@ -255,18 +240,66 @@ def env_page(spec: EnvSpec, twins: Sequence[str], scores: dict[str, dict[str, fl
     return "\n\n".join(parts) + "\n"
 
 
+def prompts(env: CollabEnv) -> list[str]:
+    """What every agent sees at the start of the first task; what all see alike is shown once."""
+    seen, _ = env.reset(seed=SEED, options={"task": 0})
+    return _shown(seen)
+
+
+def _shown(seen: Mapping[str, str]) -> list[str]:
+    by_text: dict[str, list[str]] = {}
+    for agent, text in seen.items():
+        by_text.setdefault(text, []).append(agent)
+    return [
+        f"{' and '.join(f'`{agent}`' for agent in agents)}:\n\n{fenced(text)}"
+        for text, agents in by_text.items()
+    ]
+
+
+def fenced(text: str) -> str:
+    """A text as a code block, whatever fences it holds."""
+    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{ticks}text\n{text.rstrip()}\n{ticks}"
+
+
+def later_prompts(id: str, env: CollabEnv) -> list[str]:
+    """What the agents see after a turn of novices that did not end the episode; nothing where none is found."""
+    longer = make(id, split=SPLIT, num_turns=max(2, env.num_turns))
+    turns = "" if longer.num_turns == env.num_turns else " with `num_turns=2`"
+    for seed in range(TRIES):
+        longer.reset(seed=SEED, options={"task": 0})
+        rng = np.random.default_rng(seed)
+        seen, *_ = longer.step({agent: longer.scripted("novice", agent, rng) for agent in longer.agents})
+        if longer.agents:
+            return [f"And{turns} in the second turn, after one of novices:", *_shown(seen)]
+    return []
+
+
 def _components(spec: EnvSpec) -> str:
     ranges: dict[str, dict[str, str]] = {}
+    docs: dict[str, dict[str, str]] = {}
     for formula in FORMULAS:
         env = make(spec.id, formula=formula)
         for scorer in env.reward_model.components:
             told = f"{scorer.low:g} to {scorer.high:g}" + (", gate" if scorer.gate else "")
             ranges.setdefault(scorer.component_name, {})[formula] = told
+            docs.setdefault(scorer.component_name, {})[formula] = _component_doc(scorer)
         ranges.setdefault("**score**", {})[formula] = f"{env.low:g} to {env.high:g}"
     total = ranges.pop("**score**")
-    rows = [(name, *(found.get(f, "–") for f in FORMULAS)) for name, found in ranges.items()]
-    rows.append(("**score**", *(total[f] for f in FORMULAS)))
-    return table(("part", *(f'`formula="{name}"`' for name in FORMULAS)), rows)
+    rows = []
+    for name, found in ranges.items():
+        told = [f"{formula}: {doc}" for formula, doc in docs[name].items()]
+        alike = len(docs[name]) == len(FORMULAS) and len(set(docs[name].values())) == 1
+        doc = next(iter(docs[name].values())) if alike else " ".join(told)
+        rows.append((name, *(found.get(f, "–") for f in FORMULAS), doc))
+    rows.append(("**score**", *(total[f] for f in FORMULAS), "their sum"))
+    return table(("part", *(f'`formula="{name}"`' for name in FORMULAS), "what it pays"), rows)
+
+
+def _component_doc(scorer: Any) -> str:
+    """The first paragraph of a component's docstring."""
+    doc = inspect.getdoc(scorer.func if isinstance(scorer, functools.partial) else scorer) or ""
+    return " ".join(doc.partition("\n\n")[0].split())
 
 
 def _offered(cls: type[CollabEnv], key: str) -> str:

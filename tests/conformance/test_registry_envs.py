@@ -11,14 +11,17 @@ import sys
 import time
 import warnings
 
+import gymnasium
+import gymnasium.utils.env_checker
 import numpy as np
+import pettingzoo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pettingzoo.test import parallel_api_test
+from pettingzoo.test import api_test, parallel_api_test
 
 import collm_envs
-from collm_envs import check_env, list_envs, make
+from collm_envs import TextDict, check_env, list_envs, make
 
 IDS = [spec.id for spec in list_envs()]
 CLASSES = sorted({spec.env_class for spec in list_envs()}, key=lambda cls: cls.__name__)
@@ -67,6 +70,26 @@ def test_pettingzoos_own_test_without_a_warning(id, capsys):
         warnings.simplefilter("error")
         for env in (make(id), several_turns(id)):
             parallel_api_test(env, num_cycles=6)
+
+
+# PettingZoo says these of whatever is no array.
+ADVICE = r"(Action|Observation) space for each agent probably should be|Observation is not a NumPy array"
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_pettingzoos_own_test_of_the_aec_view(id, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=ADVICE)
+        api_test(pettingzoo.make("aec", id, num_turns=3), num_cycles=10)
+        parallel_api_test(TextDict(several_turns(id)), num_cycles=6)
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_gymnasiums_own_test_of_every_agents_view(id, capsys):
+    for agent in make(id).possible_agents:
+        view = gymnasium.make(id, agent=agent, partners="novice", num_turns=3)
+        gymnasium.utils.env_checker.check_env(view.unwrapped, skip_render_check=True)
 
 
 @pytest.mark.parametrize("id", IDS)

@@ -77,7 +77,8 @@ class Block:
 
 def pages() -> list[Path]:
     """The README, whether it exists or not, and the pages of the docs."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    written = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "algorithms").glob("*.md")]
+    return [ROOT / "README.md", *sorted(written)]
 
 
 def blocks(text: str, page: str) -> list[Block]:

@@ -14,7 +14,7 @@ from collm_agents.config import CriticConfig, LearnerConfig, RolloutConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATE = ROOT / "docs" / "generate.py"
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
 NAME = re.compile(r"`(collm_(?:envs|agents)(?:\.\w+)+)`")
 NAMES = sorted({name for page in PAGES for name in NAME.findall(page.read_text(encoding="utf-8"))})
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
@@ -53,19 +53,33 @@ def test_a_stale_a_missing_and_a_left_over_page_are_told(tmp_path):
         (tmp_path / folder).symlink_to(ROOT / folder)
     script = tmp_path / "docs" / "generate.py"
     script.parent.mkdir()
-    script.write_text(GENERATE.read_text(encoding="utf-8"), encoding="utf-8")
+    for path in (*GENERATE.parent.glob("*.py"), *(GENERATE.parent / "algorithms").glob("*.md")):
+        copy = script.parent / path.relative_to(GENERATE.parent)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     assert generate(script=script).returncode == 0
     assert generate("--check", script=script).returncode == 0
     (script.parent / "settings.md").write_text("old")
+    page = script.parent / "algorithms" / "mc.md"
+    page.write_text(page.read_text(encoding="utf-8").replace("discount per turn", "something else"))
     (script.parent / "environments" / "index.md").unlink()
     (script.parent / "environments" / "gone-v0.md").write_text("an environment of the past")
     done = generate("--check", script=script)
     assert done.returncode == 1
     assert [line.split(";")[0] for line in done.stderr.splitlines()] == [
+        "stale: docs/algorithms/mc.md",
         "stale: docs/environments/index.md",
         "stale: docs/settings.md",
         "stale: docs/environments/gone-v0.md",
     ]
+
+
+def test_an_algorithm_without_a_page_is_told(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(GENERATE.parent))
+    import algorithm_pages
+
+    with pytest.raises(ValueError, match=r"docs/algorithms/collm-cc\.md must exist"):
+        algorithm_pages.pages(tmp_path)
 
 
 def test_the_references_name_the_code():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,12 +66,24 @@ def test_surrogates_and_empty_texts():
         writing.LengthRatio().compute(predictions=[], references=[])
 
 
-def test_every_metric_loads_from_its_path(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def classes():
+    """Every metric class of the package, by the name of its script."""
+    found = {}
+    for module in pkgutil.iter_modules(metrics.__path__):
+        if not module.ispkg:
+            held = vars(importlib.import_module(f"collm_envs.metrics.{module.name}")).values()
+            own = [c for c in held if isinstance(c, type) and issubclass(c, evaluate.Metric)]
+            found |= {c.__name__: c for c in own if not c.__name__.startswith("_")}
+    del found["ColumnMetric"]
+    return {re.sub("(?<!^)([A-Z])", r"_\1", name).lower(): cls for name, cls in found.items()}
+
+
+def inputs():
+    """Columns for every metric."""
     echo = make("debug/echo-v0").tasks[0].id
     texts = {"predictions": DETAILS, "references": SUMMARIES}
     builds = {"predictions": [["0 0 0 stone"]] * 2, "references": [["0 0 0 stone"]] * 2}
-    inputs = {
+    return {
         "adjacency": {"predictions": builds["predictions"]},
         "connectives": {"predictions": DETAILS},
         "iou": builds,
@@ -79,8 +95,39 @@ def test_every_metric_loads_from_its_path(tmp_path, monkeypatch):
         "unique_word_ratio": texts,
         "writing_score": texts,
     }
-    assert metrics.names() == list(inputs)
-    for name, columns in inputs.items():
+
+
+def test_no_metric_is_without_a_script_or_a_line_in_the_docs():
+    assert sorted(classes()) == metrics.names() == list(inputs())
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name, cls in classes().items():
+        assert f"| `{name}` | `{cls.__module__}.{cls.__name__}` |" in page
+
+
+@pytest.mark.parametrize("name", list(inputs()))
+def test_by_class_and_by_path_are_one(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    settings = {"env_id": "debug/echo-v0"} if name == "joint_score" else {}
+    by_path = evaluate.load(metrics.path(name), cache_dir=str(tmp_path))
+    by_class = classes()[name]()
+    assert by_class.compute(**inputs()[name], **settings) == by_path.compute(**inputs()[name], **settings)
+    assert (by_class.description, by_class.citation) == (by_path.description, by_path.citation)
+
+
+def test_metrics_are_combined():
+    names = ("length_ratio", "unique_word_ratio")
+    found = evaluate.combine([evaluate.load(metrics.path(name)) for name in names]).compute(
+        predictions=DETAILS, references=SUMMARIES
+    )
+    assert found["unique_word_ratio"] == 2.0
+    assert found["length_ratio_values"] == pytest.approx(
+        [17 / 9, 7 / 3]
+    )  # a key that both have is told apart
+
+
+def test_every_metric_loads_from_its_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name, columns in inputs().items():
         metric = evaluate.load(metrics.path(name), cache_dir=str(tmp_path))
         settings = {"env_id": "debug/echo-v0"} if name == "joint_score" else {}
         assert len(metric.compute(**columns, **settings)["values"]) == (4 if name == "pass_at_k" else 2)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 
+import gymnasium
 import pettingzoo
 import pytest
 from toy_envs import Sum
@@ -30,7 +31,8 @@ def own_names():
     yield
     for id in set(registry._SPECS) - set(before):
         del registry._SPECS[id]
-        pettingzoo.parallel_registry.pop(id)
+        for names in (pettingzoo.parallel_registry, pettingzoo.aec_registry, gymnasium.registry):
+            names.pop(id)
     registry._SPECS.update(before)
 
 
@@ -49,7 +51,18 @@ def test_an_id_makes_its_environment_here_and_through_pettingzoo():
         assert len(env.possible_agents) == 3
     with pytest.raises(SettingError, match="no setting 'num_agent'; did you mean 'num_agents'"):
         pettingzoo.make("parallel", "debug/echo-v0", num_agent=3)
-    assert {s.id for s in list_envs()} <= set(pettingzoo.parallel_registry)
+    for names in (pettingzoo.parallel_registry, pettingzoo.aec_registry, gymnasium.registry):
+        assert {s.id for s in list_envs()} <= set(names)
+
+
+def test_ids_of_other_libraries_are_not_overwritten(own_names):
+    gymnasium.register("toy/theirs-v0", entry_point=dict)
+    try:
+        with pytest.raises(InputError, match="'toy/theirs-v0' is taken"):
+            register("toy/theirs-v0")(toy("Mine"))
+    finally:
+        gymnasium.registry.pop("toy/theirs-v0")
+    assert "toy/theirs-v0" not in pettingzoo.parallel_registry
 
 
 def test_the_sparse_twin_differs_in_its_reward_alone():

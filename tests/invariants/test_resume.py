@@ -7,11 +7,14 @@ import pytest
 import torch
 from builders import folder
 from run_files import rows, saved
+from safetensors.torch import load_file
 
 from collm_agents import checkpoint
+from collm_agents.callbacks import Callback
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
 
+STOP = 48  # where patience ends the run of the last test
 TEAM = {
     "shared lora": ("model={qwen3}", "tuning=lora"),
     "two bases": ("model={qwen3}", "team.agents.agent_1.model={llama}", "tuning=lora"),
@@ -19,7 +22,7 @@ TEAM = {
 }
 
 
-def run(out, algorithm, kind, budget, *more):
+def run(out, algorithm, kind, budget, *more, callbacks=()):
     models = {name: folder(name) for name in ("qwen3", "llama")}
     words = [word.format(**models) for word in TEAM[kind]]
     words += [f"algorithm={algorithm}", f"run.out={out}", f"run.joint_samples={budget}", "num_turns=2"]
@@ -31,7 +34,7 @@ def run(out, algorithm, kind, budget, *more):
     ]
     words += ["eval.every=16", "eval.tasks=3", "eval.final_tasks=3", "track.tensorboard=false"]
     words += ["team.lora.rank=2", "run.threads=1", "learner.lr=0.01", *more]
-    return Experiment(load_config("paying_env:Paying", overrides=words)).run()
+    return Experiment(load_config("paying_env:Paying", overrides=words)).run(callbacks)
 
 
 def assert_same(one, two):
@@ -91,3 +94,53 @@ def test_another_seed_is_another_run(tmp_path):
     run(tmp_path / "one", "mc", "shared lora", 16)
     run(tmp_path / "two", "mc", "shared lora", 16, "seed=1")
     assert rows(tmp_path / "one") != rows(tmp_path / "two")
+
+
+class Kill(Callback):
+    """Ends the process, as far as the run can tell, in one hook at one place."""
+
+    def __init__(self, hook, at):
+        self.at = at
+        setattr(self, hook, self._die)
+
+    def _die(self, run, *given):
+        if run.progress.joint_samples == self.at:
+            raise KeyboardInterrupt
+
+
+PATIENT = ("run.patience=2", "checkpoint.best=true", "eval.every=12", "eval.tasks=2", "eval.seed=5")
+
+
+@pytest.fixture(scope="module")
+def stopped_early(tmp_path_factory):
+    """The folder of a run that stopped early without being interrupted, and its result."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return out, run(out, "mc", "shared lora", 96, *PATIENT).result
+
+
+@pytest.mark.parametrize(
+    ("hook", "at"),
+    [
+        ("on_step", 36),
+        ("on_evaluate", 24),
+        ("on_checkpoint", 24),
+        ("on_evaluate", STOP),
+        ("on_checkpoint", STOP),
+    ],
+)
+def test_a_resumed_run_stops_early_where_the_uninterrupted_one_does(tmp_path, stopped_early, hook, at):
+    (place, whole), killed = stopped_early, tmp_path / "killed"
+    assert (whole["joint_samples"], whole["stopped"][:14]) == (STOP, "early stopping")
+    with pytest.raises(KeyboardInterrupt):
+        run(killed, "mc", "shared lora", 96, *PATIENT, callbacks=[Kill(hook, at)])
+    resumed = Experiment.resume(killed).result
+    assert_same(place, killed)
+    for name in ("joint_samples", "stopped", "start", "end"):
+        assert whole[name] == resumed[name]
+    best, other = (checkpoint.pick(own, "best") for own in (place, killed))
+    assert best.name == other.name == "best-000000024"
+    for file in best.rglob("*.safetensors"):
+        twin = load_file(other / file.relative_to(best))
+        assert all(torch.equal(tensor, twin[key]) for key, tensor in load_file(file).items())
+    one, two = (checkpoint.callback_states(checkpoint.pick(own)) for own in (place, killed))
+    assert one == two

@@ -33,12 +33,13 @@ env = "debug/handshake-v0"
 num_turns = 2
 """
 BENCH = ("bench", "tiny.toml", "--processes", "2")
+SMOKE = ("bench", "smoke", "--processes", "2")
 
 
-def start(folder):
+def start(folder, words):
     path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        [sys.executable, "-m", "collm_agents.cli", *BENCH],
+        [sys.executable, "-m", "collm_agents.cli", *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -47,11 +48,11 @@ def start(folder):
     )
 
 
-def checkpoints(folder):
-    return sorted(int(path.name) for path in folder.glob("bench/tiny/runs/*/train/checkpoints/[0-9]*"))
+def checkpoints(place):
+    return sorted(int(path.name) for path in place.glob("runs/*/train/checkpoints/[0-9]*"))
 
 
-def untimed(folder):
+def untimed(place):
     """All records, times left out."""
 
     def still(point):
@@ -59,7 +60,7 @@ def untimed(folder):
 
     return [
         dataclasses.replace(record, points=tuple(map(still, record.points)), final=still(record.final))
-        for record in read_results(folder / "bench" / "tiny").done
+        for record in read_results(place).done
     ]
 
 
@@ -73,29 +74,48 @@ def whole(tmp_path_factory):
     return folder, done
 
 
-def test_interrupted_and_called_again_is_the_undisturbed_call(whole, tmp_path):
-    (tmp_path / "tiny.toml").write_text(SUITE, "utf-8")
-    stopped = start(tmp_path)
+def stopped_and_called_again(folder, words, place, budget, records):
+    """Stop a call once a run has a checkpoint before its last one, then make the same call again.
+
+    Args:
+        folder: to call from.
+        words: of the call.
+        place: where its results lie.
+        budget: joint samples of a run; its last checkpoint is there.
+        records: how many there are in the end.
+    """
+    stopped = start(folder, words)
     until = time.monotonic() + 120
-    while not any(0 < place < 576 for place in checkpoints(tmp_path)) and time.monotonic() < until:
+    while not any(0 < at < budget for at in checkpoints(place)) and time.monotonic() < until:
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
     out, err = stopped.communicate(timeout=60)
     assert stopped.returncode == 143, err
     assert out == ""
     assert "the same command goes on from here" in err.splitlines()[-1]
-    if (tmp_path / "bench" / "tiny" / "results.json").exists():
-        assert len(read_results(tmp_path / "bench" / "tiny").done) < 4  # one run may just have ended
-    half = [place for place in checkpoints(tmp_path) if 0 < place < 576]
-    assert half, "it was stopped too late to be half-way"
-    again = collm(*BENCH, cwd=tmp_path)
+    if (place / "results.json").exists():
+        assert len(read_results(place).done) < records  # a run may just have ended
+    assert any(0 < at < budget for at in checkpoints(place)), "it was stopped too late to be half-way"
+    again = collm(*words, cwd=folder, timeout_s=600)
     assert again.returncode == 0, again.stderr
-    assert untimed(tmp_path) == untimed(whole[0])
-    tables = [
-        pyarrow.parquet.read_table(folder / "bench" / "tiny" / "episodes.parquet")
-        for folder in (tmp_path, whole[0])
-    ]
+    assert len(read_results(place).done) == records
+
+
+def test_interrupted_and_called_again_is_the_undisturbed_call(whole, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SUITE, "utf-8")
+    places = [folder / "bench" / "tiny" for folder in (tmp_path, whole[0])]
+    stopped_and_called_again(tmp_path, BENCH, places[0], budget=576, records=4)
+    assert untimed(places[0]) == untimed(places[1])
+    tables = [pyarrow.parquet.read_table(place / "episodes.parquet") for place in places]
     assert tables[0].equals(tables[1])
+
+
+def test_the_smoke_suite_interrupted_is_the_smoke_suite_undisturbed(tmp_path):
+    done = collm(*SMOKE, "--out", "whole", cwd=tmp_path, timeout_s=600)
+    assert done.returncode == 0, done.stderr
+    words = (*SMOKE, "--out", "stopped")
+    stopped_and_called_again(tmp_path, words, tmp_path / "stopped", budget=256, records=8)
+    assert untimed(tmp_path / "stopped") == untimed(tmp_path / "whole")
 
 
 def test_what_is_there_afterwards(whole):

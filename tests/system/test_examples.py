@@ -14,10 +14,18 @@ EXAMPLES = REPO / "examples"
 # Arguments that keep an example short, and what it must print.
 RUNS = {
     "scripted_agents.py": (["--episodes", "5", "--turns", "2"], "oracle   score 3.000  success 100%"),
+    "one_episode.py": (["--turns", "2", "--task", "1"], "== the joint history"),
+    "reward_schedules.py": (["--episodes", "5"], "in every episode: yes"),
     "train_in_python.py": (["--joint-samples", "64"], "greedy score"),
     "custom_environment.py": (["--joint-samples", "64"], "after 64 joint samples"),
     "custom_reward.py": ([], "on_topic of the oracle"),
+    "callbacks.py": (["--joint-samples", "64"], "# 0 joint samples, success"),
+    "export_for_finetuning.py": (["--joint-samples", "64"], "agent_1 replies"),
     "custom_algorithm.py": (["--env", "debug/echo-v0", "--joint-samples", "64"], "coma[q0"),
+    "turn_by_turn.py": ([], "detail_1 was paid 0.000; score 3.000, success True"),
+    "one_agent.py": (["--episodes", "5"], "oracle "),
+    "torchrl_collector.py": (["--frames", "16"], "frames 16, episodes 16"),
+    "trl_grpo.py": (["--steps", "1", "--max-new-tokens", "4"], "step   1  reward -"),
 }
 
 pytestmark = pytest.mark.system

@@ -7,7 +7,7 @@ import os
 from ray.cluster_utils import Cluster
 
 # A busy machine makes Ray slow to start; it is not what is tested.
-os.environ["RAY_worker_register_timeout_seconds"] = "300"
+os.environ["RAY_worker_register_timeout_seconds"] = "300"  # noqa: SIM112
 NODE = {"num_cpus": 2, "object_store_memory": 80_000_000, "include_dashboard": False}
 
 
