@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from collm_agents.config_places import RemoteConfig, RunnerConfig
 from collm_agents.sections import Section, check_limits, setting
 from collm_envs.errors import SettingError
 
@@ -194,30 +195,6 @@ class RolloutConfig(Section):
 
 
 @dataclass(frozen=True)
-class RunnerConfig(Section):
-    """Where rollouts are played: in this process, or by workers on a Ray cluster."""
-
-    _where = "runner"
-    workers: int = setting(0, "processes that play training tasks, on Ray; 0: this one does", low=0)
-    shard: int = setting(
-        0,
-        "tasks that are played side by side, by one worker; 0: an update's, dealt out evenly. Fixed, results are "
-        "the same bit for bit whatever the number of workers; else up to rounding",
-        low=0,
-    )
-    address: str = setting(
-        "local", "local (Ray is started for the run), auto (the cluster that is running) or HOST:PORT"
-    )
-    cpus: float = setting(1.0, "CPUs that a worker asks of the cluster", above=0)
-    gpus: float = setting(
-        0.0, "GPUs, or the fraction of one, that a worker asks for; 0: it computes on a CPU", low=0
-    )
-    patience_s: float = setting(
-        600.0, "seconds without a single worker, after which the run fails in place of waiting", above=0
-    )
-
-
-@dataclass(frozen=True)
 class LearnerConfig(Section):
     """How rollouts become updates."""
 
@@ -373,6 +350,7 @@ class Config:
     runner: RunnerConfig = field(default_factory=RunnerConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
 
