@@ -24,6 +24,7 @@ from collm_agents import (
     crossplay_commands,
     env_commands,
     export_command,
+    remote_commands,
     report_command,
     sandbox_commands,
     search_command,
@@ -54,7 +55,17 @@ first steps:
 """
 PROTOCOL_NAMES = ("parallel", "pipeline", "discussion", "single")
 DATA_EXTRAS = ("datasets", "pyarrow", "evaluate")
-TRAIN_EXTRAS = ("torch", "transformers", "peft", "safetensors", "jinja2", "rich", "tensorboard", "tomli_w")
+TRAIN_EXTRAS = (
+    "torch",
+    "transformers",
+    "peft",
+    "safetensors",
+    "jinja2",
+    "rich",
+    "tensorboard",
+    "tomli_w",
+    "httpx",
+)
 
 
 @dataclass(frozen=True)
@@ -241,7 +252,8 @@ def _build_eval(parser: _Parser) -> None:
     )
     parser.add_argument(
         "--agents",
-        help="scripted agents instead of the trained ones: random, novice or oracle, or several as for play",
+        help="scripted agents instead of the trained ones: random, novice or oracle, or several as for play; or "
+        "agents behind servers, name=http://HOST:PORT/v1,... (settings: [remote], team.sampling)",
     )
     parser.add_argument("--episodes", type=int, help="episodes of scripted agents (default 100)")
     parser.add_argument("--seed", type=int, help="seed of tasks and scripts (default 0)")
@@ -256,7 +268,11 @@ def _build_eval(parser: _Parser) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    if Path(args.run).is_dir() or (args.run not in [spec.id for spec in list_envs()] and ":" not in args.run):
+    if remote_commands.is_remote(args.agents):
+        report = remote_commands.eval_remote(args)
+    elif Path(args.run).is_dir() or (
+        args.run not in [spec.id for spec in list_envs()] and ":" not in args.run
+    ):
         report = _eval_run(args)
     elif args.protocol or args.preset:
         report = _eval_untrained(args)
@@ -374,6 +390,7 @@ VERBS = {
             "eval runs/NAME",
             "eval runs/NAME tasks=16 greedy=true --json",
             "eval runs/NAME --agents oracle",
+            "eval writing/tldr-v0 --agents summary_0=http://127.0.0.1:8001/v1,detail_1=http://127.0.0.1:8002/v1",
             "eval games/housebuild-v0 --agents oracle,novice --episodes 200 --gif house.gif",
             "eval games/strbuild-mini-v0 --protocol discussion model=builtin tasks=32",
         ),

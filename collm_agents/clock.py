@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 # In the order they are shown. `other` is the loop itself: choosing tasks, logging, arithmetic between phases.
-PHASES = ("prefill", "decode", "env", "judge_wait", "actor", "critic", "evaluate", "save", "other")
+PHASES = ("prefill", "decode", "env", "judge_wait", "workers", "actor", "critic", "evaluate", "save", "other")
 
 
 class Clock:

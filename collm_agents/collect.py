@@ -9,8 +9,9 @@ their draws; it knows nothing of advantages or losses.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from collm_agents.clock import Clock
 from collm_agents.draws import DrawKey, derive
 from collm_agents.forest import Forest
 from collm_agents.protocols import PROTOCOLS, Said, Seat
+from collm_agents.shards import Shard, merge, occurrences, split
 from collm_agents.team import AgentTeam, scripted_reply
 from collm_envs.errors import InputError
 from collm_envs.history import entry
@@ -84,8 +86,14 @@ class Collector:
         greedy_sibling: also play a greedy joint reply at every point, as a baseline.
         greedy: play greedily throughout (evaluation); the branching is then 1.
         protocol: how a joint reply comes about (`protocols.PROTOCOLS`); training is `parallel`.
+        shard: most tasks played side by side; 0: all.
         clock: where the time goes is counted here.
+
+    Attributes:
+        metrics: what the last collection tells of itself; one in this process says nothing.
     """
+
+    metrics: Mapping[str, float] = MappingProxyType({})
 
     def __init__(
         self,
@@ -98,9 +106,11 @@ class Collector:
         greedy_sibling: bool = False,
         greedy: bool = False,
         protocol: str = "parallel",
+        shard: int = 0,
         clock: Clock | None = None,
     ) -> None:
         self.clock = clock or Clock()
+        self.shard = shard
         self.vec, self.team, self.seed = vec, team, seed
         self.branching = tuple(int(k) for k in branching)
         self.joint_mode, self.greedy_sibling, self.greedy = joint_mode, greedy_sibling, greedy
@@ -121,12 +131,23 @@ class Collector:
         Returns:
             The forest.
         """
+        parts, drafted, overlapped_s = [], [], 0.0
+        shards = split(tasks, self.shard)
+        for shard in shards:
+            parts.append(self.play(shard, update, upcoming if shard is shards[-1] else ()))
+            drafted.append(self.drafted)
+            overlapped_s += self.overlapped_s
+        self.drafted, self.overlapped_s = np.concatenate(drafted), overlapped_s
+        return merge(parts)
+
+    def play(self, shard: Shard, update: int, upcoming: Sequence[Task] = ()) -> Rollouts:
+        """Play some of an update's tasks; otherwise as `collect`."""
         self._idle = self._prepare(upcoming, update + 1)
         waited, judging = self.vec.waited_s, self.vec.judging_s
+        tasks, names = shard.tasks, shard.names
         self.drafted = np.zeros(len(tasks))
         forest = Forest()
-        names = _occurrences([task.id for task in tasks])
-        branches = self._roots(forest, tasks, names, update)
+        branches = self._roots(forest, shard, update)
         with self.team.holding() as store:
             for turn, width in enumerate(self.branching):
                 if not branches:
@@ -142,7 +163,7 @@ class Collector:
     def _prepare(self, tasks: Sequence[Task], update: int) -> Iterator[None]:
         """Tokenise first prompts, one task a step; they are remembered by the agents' formats."""
         env = self.vec.template.clone()
-        for task, name in zip(tasks, _occurrences([task.id for task in tasks]), strict=True):
+        for task, name in zip(tasks, occurrences([task.id for task in tasks]), strict=True):
             seen, _ = env.reset(seed=derive(self.seed, "env", update, name), options={"task": task})
             for agent in self.team.agents:
                 self.team.observe(agent, History(), seen[agent])
@@ -158,8 +179,9 @@ class Collector:
             steps.update({step.row: step for step in found})
         return steps
 
-    def _roots(self, forest: Forest, tasks: Sequence[Task], names: list[str], update: int) -> list[Branch]:
-        seeds = [derive(self.seed, "env", update, name) for name in names]
+    def _roots(self, forest: Forest, shard: Shard, update: int) -> list[Branch]:
+        tasks = shard.tasks
+        seeds = [derive(self.seed, "env", update, name) for name in shard.names]
         with self.clock.phase("env"):
             observations = self.vec.reset(tasks, seeds)
             states = self.vec.states(range(len(tasks)))
@@ -174,7 +196,7 @@ class Collector:
             point = forest.add(
                 forest.points, tree=tree, parent=-1, turn=0, state=states[tree], local=local, info=infos[tree]
             )
-            weight = 1.0 / len(tasks)
+            weight = 1.0 / shard.trees
             branches.append(Branch(tree, point, -1, -1, (), weight, False, before, shown, histories, local))
         return branches
 
@@ -184,7 +206,7 @@ class Collector:
         return tuple(history for history in observed if history is not None)
 
     def _turn(
-        self, forest: Forest, branches: list[Branch], names: list[str], update: int, turn: int, width: int
+        self, forest: Forest, branches: list[Branch], names: Sequence[str], update: int, turn: int, width: int
     ) -> list[Branch]:
         """Draw, play and record one turn of all branches; returns where play goes on."""
         plan = [(branch, child) for branch in branches for child in self._children(branch, width)]
@@ -252,7 +274,7 @@ class Collector:
         self,
         plan: list[tuple[Branch, _Child]],
         forest: Forest,
-        names: list[str],
+        names: Sequence[str],
         update: int,
         play: Callable[[int, Sequence[Said]], None],
     ) -> list[list[Said]]:
@@ -395,13 +417,3 @@ class Collector:
             histories,
             local,
         )
-
-
-def _occurrences(ids: Sequence[str]) -> list[str]:
-    """Each id with the number of times it came before, so that two trees of one task draw differently."""
-    seen: dict[str, int] = {}
-    names = []
-    for id in ids:
-        names.append(f"{id}*{seen.get(id, 0)}")
-        seen[id] = seen.get(id, 0) + 1
-    return names

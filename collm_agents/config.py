@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from collm_agents.config_places import RemoteConfig, RunnerConfig
 from collm_agents.sections import Section, check_limits, setting
 from collm_envs.errors import SettingError
 
@@ -346,8 +347,10 @@ class Config:
     team: TeamConfig = field(default_factory=TeamConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    runner: RunnerConfig = field(default_factory=RunnerConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
 

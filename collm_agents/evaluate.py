@@ -15,10 +15,11 @@ import numpy as np
 
 from collm_agents.batch import Rollouts
 from collm_agents.collect import Collector
-from collm_agents.config import EvalConfig
+from collm_agents.config import Config, EvalConfig
 from collm_agents.team import AgentTeam
 from collm_envs.env import CollabEnv
 from collm_envs.history import entry
+from collm_envs.registry import make
 from collm_envs.scripted import play_scripted
 from collm_envs.task import Task, TaskSource
 from collm_envs.vector import VecEnv
@@ -98,6 +99,14 @@ def evaluate(
         episodes=episodes,
     )
     return {**summarise(values, conversations), "episodes": episodes}
+
+
+def held_out_env(config: Config, overrides: Mapping[str, Any] | None = None) -> CollabEnv:
+    """A run's environment on its held-out split; overrides are settings of the environment."""
+    held_out = {"split": config.eval.split}
+    if config.eval.source:
+        held_out["source"] = config.eval.source
+    return make(config.env_id, **{**config.env_kwargs, **held_out, **(overrides or {})})
 
 
 def extent_of(config: EvalConfig, tasks: TaskSource, count: int, *, last: bool = False) -> Extent:

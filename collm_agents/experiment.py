@@ -23,7 +23,7 @@ from collm_agents.collect import Collector
 from collm_agents.combinations import check_training
 from collm_agents.config import Config, resolve_tuning, resolved
 from collm_agents.critic import Critic, critic_members
-from collm_agents.evaluate import Extent, Report, evaluate, evaluate_scripted, extent_of
+from collm_agents.evaluate import Extent, Report, evaluate, evaluate_scripted, extent_of, held_out_env
 from collm_agents.footprint import RehearsingTeam, rehearse
 from collm_agents.learner import Learner
 from collm_agents.members import agent_specs, build_backbones
@@ -33,6 +33,7 @@ from collm_agents.models.loading import choose_threads, pick_device
 from collm_agents.overrides import dump_config
 from collm_agents.plan import Plan
 from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_result
+from collm_agents.runner import check_runner, collecting
 from collm_agents.team import AgentTeam
 from collm_agents.tracking import Tracker, check_boards
 from collm_agents.trainer import Progress, Trainer
@@ -112,10 +113,7 @@ class Experiment:
 
     def eval_env(self, overrides: Mapping[str, Any] | None = None) -> CollabEnv:
         """The environment on the held-out split."""
-        held_out = {"split": self.config.eval.split}
-        if self.config.eval.source:
-            held_out["source"] = self.config.eval.source
-        return make(self.config.env_id, **{**self.config.env_kwargs, **held_out, **(overrides or {})})
+        return held_out_env(self.config, overrides)
 
     def critic_base(self) -> dict[str, tuple[str, str]]:
         """Member name -> (model, tuning) of the critics; empty where none has a model of its own."""
@@ -159,6 +157,7 @@ class Experiment:
         least = tree_size(self.branching[:1], needs.greedy, count if cross else 1)
         updates = self.budget.updates(least, self.tasks_per_update)
         check_training(self.config, self.algorithm, self.learners, updates)
+        check_runner(self.config)
 
     def build_team(self, protocol: str = "parallel", *, stored: bool = False) -> AgentTeam:
         """Load the agents' models, without a critic.
@@ -244,6 +243,7 @@ class Experiment:
             self.config.run.seed,
             joint_mode=self.config.rollout.joint_mode,
             greedy_sibling=self.estimator.rollout_needs.greedy,
+            shard=self.config.runner.shard,
             clock=clock,
         )
 
@@ -352,24 +352,24 @@ class Experiment:
             place = checkpoint.save(run_dir, *parts, state, config.checkpoint.keep, hooks.state_dict())
             hooks.tell("on_checkpoint", place)
 
-        trainer = Trainer(
-            self.collector(built.team, built.clock),
-            built.learner,
-            self.env.tasks,
-            seed=config.run.seed,
-            tasks_per_update=self.tasks_per_update,
-            budget=self.budget,
-            eval_every=config.eval.every,
-            eval_points=config.eval.points,
-            save_every=config.checkpoint.every,
-            evaluate=judge,
-            save=save,
-            tracker=tracker,
-            clock=built.clock,
-            callbacks=hooks,
-            progress=progress,
-        )
-        with tracker:
+        with tracker, collecting(self, built.team, built.clock) as collector:
+            trainer = Trainer(
+                collector,
+                built.learner,
+                self.env.tasks,
+                seed=config.run.seed,
+                tasks_per_update=self.tasks_per_update,
+                budget=self.budget,
+                eval_every=config.eval.every,
+                eval_points=config.eval.points,
+                save_every=config.checkpoint.every,
+                evaluate=judge,
+                save=save,
+                tracker=tracker,
+                clock=built.clock,
+                callbacks=hooks,
+                progress=progress,
+            )
             tracker.open()
             done = trainer.run()
         made = {

@@ -44,6 +44,7 @@ ALIASES: dict[str, str] = {
     "split": "env.split",
     "branching": "rollout.branching",
     "joint_mode": "rollout.joint_mode",
+    "workers": "runner.workers",
     "update_epochs": "learner.update_epochs",
 }
 # What an evaluation on its own takes, and the field of [eval] it sets: it counts as a run's last one.

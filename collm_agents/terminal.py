@@ -16,7 +16,16 @@ from collm_agents.explain import Explained, explain_env
 from collm_envs import CollabEnv, EnvSpec
 
 FIRST_METRICS = ("score", "success")
-LAST_METRICS = ("return", "score_sum", "turns", "reply_tokens", "truncated_replies", "truncated_episodes")
+LAST_METRICS = (
+    "return",
+    "score_sum",
+    "turns",
+    "reply_tokens",
+    "truncated_replies",
+    "truncated_episodes",
+    "tries",
+    "reply_s",
+)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,9 +7,9 @@ The same for every algorithm, and thin: what it calls is built by `experiment`. 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,11 +17,25 @@ from collm_agents.batch import Rollouts
 from collm_agents.budget import Budget
 from collm_agents.callbacks import Callbacks
 from collm_agents.clock import Clock
-from collm_agents.collect import Collector
 from collm_agents.draws import derive
 from collm_agents.learner import Learner
 from collm_agents.tracking import Tracker
 from collm_envs.task import Task, TaskSource
+
+
+class Collects(Protocol):
+    """What the trainer asks of a collector, wherever it plays.
+
+    Attributes:
+        overlapped_s: of the last collection: seconds in which judges worked while other things were done.
+        metrics: of the last collection, numbers for the tracker.
+    """
+
+    overlapped_s: float
+    metrics: Mapping[str, float]
+
+    def collect(self, tasks: Sequence[Task], update: int, upcoming: Sequence[Task] = ()) -> Rollouts:
+        """Play one tree per task (`collect.Collector.collect`)."""
 
 
 @dataclass
@@ -84,7 +98,7 @@ class Trainer:
 
     def __init__(
         self,
-        collector: Collector,
+        collector: Collects,
         learner: Learner,
         tasks: TaskSource,
         *,
@@ -186,6 +200,7 @@ class Trainer:
         p.tokens += tokens
         seconds = time.perf_counter() - start
         metrics.update(rollout_metrics(rollouts))
+        metrics.update(self.collector.metrics)
         p.overlapped_s += self.collector.overlapped_s
         spent = self.clock.since(before)
         metrics.update({f"{name}_s": s for name, s in spent.items() if name not in ("evaluate", "save")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from itertools import count
 
@@ -141,3 +142,20 @@ def random_forest(rng, *, agents=("a_0", "b_1"), turns=3, width=3, trees=2, cuts
         return tuple(found)
 
     return forest(*(grow(0) for _ in range(trees)), branching=branching, agents=agents)
+
+
+def assert_equal(one, other, path="rollouts"):
+    """Two rollouts are equal to the bit, types included; the message names the column."""
+    assert type(one) is type(other), path
+    if dataclasses.is_dataclass(one):
+        for field in dataclasses.fields(one):
+            assert_equal(getattr(one, field.name), getattr(other, field.name), f"{path}.{field.name}")
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype, path
+        assert one.shape == other.shape, path
+        assert one.tobytes() == other.tobytes(), path
+    elif isinstance(one, tuple) and one and isinstance(one[0], np.ndarray):
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{path}[{i}]")
+    else:
+        assert one == other, path

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from builders import folder
+from run_files import rows, saved
 from safetensors.torch import load_file
 
 from collm_agents import checkpoint
@@ -13,7 +14,6 @@ from collm_agents.callbacks import Callback
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
 
-TIMES = ("_s", "_per_s")
 STOP = 48  # where patience ends the run of the last test
 TEAM = {
     "shared lora": ("model={qwen3}", "tuning=lora"),
@@ -35,25 +35,6 @@ def run(out, algorithm, kind, budget, *more, callbacks=()):
     words += ["eval.every=16", "eval.tasks=3", "eval.final_tasks=3", "track.tensorboard=false"]
     words += ["team.lora.rank=2", "run.threads=1", "learner.lr=0.01", *more]
     return Experiment(load_config("paying_env:Paying", overrides=words)).run(callbacks)
-
-
-def rows(folder):
-    """The rows of `metrics.jsonl`, times left out."""
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in found]
-
-
-def saved(folder):
-    """Every weight and optimizer number of the newest checkpoint."""
-    place = checkpoint.pick(folder)
-    tensors = {}
-    for file in sorted(place.rglob("*.safetensors")):
-        tensors |= {f"{file.relative_to(place)}:{k}": v for k, v in load_file(file).items()}
-    state = torch.load(place / "learner.pt", weights_only=True)
-    for name, optimizer in state["optimizers"].items():
-        for number, entry in optimizer["state"].items():
-            tensors |= {f"{name}:{number}:{k}": torch.as_tensor(v) for k, v in entry.items()}
-    return tensors
 
 
 def assert_same(one, two):

@@ -22,7 +22,7 @@ MODELS = ("torch", "transformers", "peft")
 
 # One file may import what nobody else may.
 OWNERS = {
-    "ray": {"collm_agents/distributed.py"},
+    "ray": {"collm_agents/distributed"},
     "wandb": {"collm_agents/tracking.py"},
     "tensorboard": {"collm_agents/tracking.py"},
     "torch.utils.tensorboard": {"collm_agents/tracking.py"},
@@ -161,7 +161,7 @@ TYPES_ONLY = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import {}
         ("collm_agents/team.py", "from collm_envs.debug.letters import Echo", 2),
         ("collm_agents/team.py", "from collm_envs import make", 0),
         ("collm_agents/team.py", "def f():\n    import ray", 1),
-        ("collm_agents/distributed.py", "import ray", 0),
+        ("collm_agents/distributed/worker.py", "import ray", 0),
         ("collm_agents/trainer.py", "def f():\n    from torch.utils.tensorboard import SummaryWriter", 2),
         ("collm_agents/tracking.py", "from torch.utils.tensorboard import SummaryWriter", 0),
         ("collm_agents/report.py", "import matplotlib.pyplot", 1),

@@ -8,15 +8,20 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 
 
-def collm(*words, cwd, stdin="", code=None, timeout_s=300):
-    """Run `collm` in a folder; `code` replaces the plain start by Python source."""
+def collm(*words, cwd, stdin="", code=None, timeout_s=300, env=None):
+    """Run `collm` in a folder; `code` replaces the plain start by Python source, `env` adds to the environment."""
     start = ["-c", code] if code else ["-m", "collm_agents.cli"]
-    return python(*start, *words, cwd=cwd, stdin=stdin, timeout_s=timeout_s)
+    return python(*start, *words, cwd=cwd, stdin=stdin, timeout_s=timeout_s, env=env)
 
 
-def python(*words, cwd, stdin="", timeout_s=300):
-    """Run Python in a folder, with the packages of this checkout."""
+def environment():
+    """The environment of such a process, with the packages of this checkout."""
     path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "100"}
+
+
+def python(*words, cwd, stdin="", timeout_s=300, env=None):
+    """Run Python in a folder, with the packages of this checkout."""
     return subprocess.run(
         [sys.executable, *words],
         cwd=cwd,
@@ -24,7 +29,7 @@ def python(*words, cwd, stdin="", timeout_s=300):
         capture_output=True,
         text=True,
         timeout=timeout_s,
-        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "100"},
+        env={**environment(), **(env or {})},
         check=False,
     )
 
@@ -37,3 +42,16 @@ def assert_bad_input(done, cwd, kept=()):
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in Path(cwd).iterdir()) == sorted(kept)
+
+
+def marked(mark: str) -> list[str]:
+    """Command lines of all living processes whose environment holds a mark, this one left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
+            except OSError:
+                continue
+    return found

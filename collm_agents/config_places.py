@@ -1,0 +1,47 @@
+"""Settings of where things run: workers that play, and servers that agents live behind.
+
+For `config`, of which they are sections. No torch here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from collm_agents.sections import Section, setting
+
+
+@dataclass(frozen=True)
+class RunnerConfig(Section):
+    """Where rollouts are played: in this process, or by workers on a Ray cluster."""
+
+    _where = "runner"
+    workers: int = setting(0, "processes that play training tasks, on Ray; 0: this one does", low=0)
+    shard: int = setting(
+        0,
+        "tasks that are played side by side, by one worker; 0: an update's, dealt out evenly. Fixed, results are "
+        "the same bit for bit whatever the number of workers; else up to rounding",
+        low=0,
+    )
+    address: str = setting(
+        "local", "local (Ray is started for the run), auto (the cluster that is running) or HOST:PORT"
+    )
+    cpus: float = setting(1.0, "CPUs that a worker asks of the cluster", above=0)
+    gpus: float = setting(
+        0.0, "GPUs, or the fraction of one, that a worker asks for; 0: it computes on a CPU", low=0
+    )
+    patience_s: float = setting(
+        600.0, "seconds without a single worker, after which the run fails in place of waiting", above=0
+    )
+
+
+@dataclass(frozen=True)
+class RemoteConfig(Section):
+    """Agents behind servers, for `collm eval --agents NAME=http://...`."""
+
+    _where = "remote"
+    timeout_s: float = setting(60.0, "seconds until a request without an answer is given up", above=0)
+    retries: int = setting(4, "further tries after one that failed", low=0)
+    backoff_s: float = setting(
+        1.0, "pause before the second try; doubled at each one after, at random down to its half", low=0
+    )
+    at_once: int = setting(8, "most requests to one agent's server at a time", low=1)

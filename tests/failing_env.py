@@ -1,0 +1,59 @@
+"""Environments that break while they are played, for whoever has to say so."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from paying_env import Judged, Paying
+
+
+class Failing(Paying):
+    """As `Paying`, with a scorer that breaks.
+
+    Observations: a word.
+
+    Actions: any text.
+
+    Rewards: none.
+
+    Example: none.
+    """
+
+    def judge(self, outcome):
+        raise RuntimeError("the scorer broke")
+
+
+class Doomed(Judged):
+    """As `Judged`; its scorer ends what `doom` says, with SIGKILL.
+
+    Observations: a word.
+
+    Actions: any text.
+
+    Rewards: `luck`.
+
+    Example: none.
+
+    Attributes:
+        doom: `worker` (the process that plays) or `node` (the Ray daemon above it).
+        once: file that is written at the first time, after which nothing more happens; empty: every time.
+        spared: Ray's id of a node where nothing happens.
+    """
+
+    doom, once, spared = "", "", ""
+
+    def judge(self, outcome):
+        if self.doom and self._due():
+            os.kill(os.getpid() if self.doom == "worker" else os.getppid(), signal.SIGKILL)
+        return super().judge(outcome)
+
+    def _due(self):
+        import ray
+
+        if ray.get_runtime_context().get_node_id() == self.spared:
+            return False
+        try:
+            return not self.once or bool(os.open(self.once, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
