@@ -39,6 +39,7 @@ include_patterns = [
     "CONTRIBUTING.md",
     "SECURITY.md",
     "benchmarks/RUNS.md",
+    "benchmarks/reports/mini-core/report.md",
     "examples/README.md",
     "examples/third_party_task/README.md",
 ]

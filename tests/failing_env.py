@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from paying_env import Judged, Paying
 
@@ -52,6 +53,8 @@ class Doomed(Judged):
         import ray
 
         if ray.get_runtime_context().get_node_id() == self.spared:
+            if not os.path.exists(self.once):
+                time.sleep(0.2)  # or this node's workers would have done all before others are up
             return False
         try:
             return not self.once or bool(os.open(self.once, os.O_CREAT | os.O_EXCL))

@@ -56,5 +56,6 @@ def _cores() -> int:
 
 def told(resources: dict[str, float]) -> str:
     """Resources for people: `CPU 2, GPU 1`."""
-    own = {k: v for k, v in resources.items() if not k.startswith(("node:", "object_store", "memory"))}
+    beside = ("node:", "object_store", "memory")
+    own = {k: v for k, v in resources.items() if v and not k.startswith(beside)}
     return ", ".join(f"{name} {amount:g}" for name, amount in sorted(own.items())) or "nothing"
