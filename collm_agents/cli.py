@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,19 +23,20 @@ from collm_agents import (
     bench_command,
     crossplay_commands,
     env_commands,
+    eval_commands,
     export_command,
-    remote_commands,
     report_command,
     sandbox_commands,
     search_command,
     terminal,
     view_command,
 )
-from collm_agents.config import Config, EvalConfig
+from collm_agents.config import Config
+from collm_agents.eval_commands import check_run
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
-from collm_agents.overrides import ALIASES, EVAL_KEYS, checkpoint_word, eval_item, load_config
-from collm_envs import InputError, SettingError, list_envs
+from collm_agents.overrides import ALIASES, load_config
+from collm_envs import InputError
 from collm_envs.errors import suggest
 
 OVERVIEW = """\
@@ -53,7 +54,6 @@ first steps:
 
 `collm VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 bad input.
 """
-PROTOCOL_NAMES = ("parallel", "pipeline", "discussion", "single")
 DATA_EXTRAS = ("datasets", "pyarrow", "evaluate")
 TRAIN_EXTRAS = (
     "torch",
@@ -192,7 +192,7 @@ def _train(args: argparse.Namespace) -> int:
     elif args.preset or args.config or env_id or args.dry_run:
         raise InputError("--resume keeps the run's own settings; only key=value may stand beside it")
     else:
-        _check_run(args.resume)
+        check_run(args.resume)
 
     from collm_agents.experiment import Experiment  # imports torch
 
@@ -217,123 +217,6 @@ def _draw_curve(run_dir: Path) -> str | None:
         return str(curve(run_dir, run_dir / "curve.png"))
     except (ImportError, InputError):
         return None
-
-
-def _check_run(folder: str) -> None:
-    if not (Path(folder) / "config.toml").is_file():
-        raise InputError(f"no run in {folder}: there is no {Path(folder) / 'config.toml'}")
-
-
-def _build_eval(parser: _Parser) -> None:
-    parser.add_argument(
-        "run",
-        metavar="RUN|ENV",
-        help="folder of a run, or an environment for scripted agents or untrained models",
-    )
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="key=value",
-        help="settings of [eval], such as tasks=16 greedy=true; where an environment is named, its own and, for "
-        "untrained models, all those of `collm train`",
-    )
-    parser.add_argument(
-        "--protocol",
-        choices=PROTOCOL_NAMES,
-        help="how the agents reply: parallel (default), pipeline (one sees the replies before its own), discussion "
-        "(each replies again after seeing the others'), single (one agent does it all); untrained models then play "
-        "an environment",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=checkpoint_word,
-        metavar="N|best",
-        help="joint samples of a checkpoint, or the best (default the last)",
-    )
-    parser.add_argument(
-        "--agents",
-        help="scripted agents instead of the trained ones: random, novice or oracle, or several as for play; or "
-        "agents behind servers, name=http://HOST:PORT/v1,... (settings: [remote], team.sampling)",
-    )
-    parser.add_argument("--episodes", type=int, help="episodes of scripted agents (default 100)")
-    parser.add_argument("--seed", type=int, help="seed of tasks and scripts (default 0)")
-    parser.add_argument(
-        "--preset", action="append", default=[], metavar="NAME", help="settings of untrained models"
-    )
-    parser.add_argument("--gif", metavar="FILE", help="also draw an episode of scripted agents")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.more = lambda: (
-        "settings:\n" + terminal.settings(row for row in explain(EvalConfig) if row.key in EVAL_KEYS)
-    )
-
-
-def _eval(args: argparse.Namespace) -> int:
-    if remote_commands.is_remote(args.agents):
-        report = remote_commands.eval_remote(args)
-    elif Path(args.run).is_dir() or (
-        args.run not in [spec.id for spec in list_envs()] and ":" not in args.run
-    ):
-        report = _eval_run(args)
-    elif args.protocol or args.preset:
-        report = _eval_untrained(args)
-    else:
-        report = env_commands.eval_scripted(args)
-    print(json.dumps(report, indent=2) if args.json else terminal.report(report))
-    return 0
-
-
-def _refuse(args: argparse.Namespace, names: Sequence[str], reason: str) -> None:
-    for name in names:
-        if getattr(args, name) not in (None, []):
-            raise InputError(f"--{name} {reason}")
-
-
-def _eval_untrained(args: argparse.Namespace) -> Mapping[str, Any]:
-    """An environment played by models as they come: the prompting baselines."""
-    _refuse(args, ("agents", "episodes", "gif"), "is for scripted agents, not for --protocol")
-    _refuse(args, ("checkpoint",), "is for a run, not for an environment")
-    protocol = args.protocol or "parallel"
-    items = [eval_item(word) or word for word in args.words]
-    if args.seed is not None:
-        items.append(f"eval.seed={args.seed}")
-    if protocol == "single":
-        if any(word.partition("=")[0] in ("num_agents", "env.num_agents") for word in args.words):
-            raise InputError("--protocol single is num_agents=1; leave num_agents out")
-        items.append("num_agents=1")
-    config = load_config(args.run, presets=args.preset, overrides=items)
-
-    from collm_agents.experiment import Experiment  # imports torch
-
-    return Experiment(config).evaluate_untrained("parallel" if protocol == "single" else protocol)
-
-
-def _eval_run(args: argparse.Namespace) -> Mapping[str, Any]:
-    _check_run(args.run)
-    _refuse(args, ("episodes", "seed", "gif"), "is for an environment and scripted agents, not for a run")
-    _refuse(args, ("preset",), "is for an environment; a run has its own settings")
-    if args.protocol == "single":
-        raise InputError("--protocol single is for an environment: a run's team is the one that was trained")
-    if args.agents:
-        _refuse(
-            args, ("protocol", "checkpoint"), "is for the trained agents, not for the scripts of --agents"
-        )
-    items = []
-    for word in args.words:
-        item = eval_item(word)
-        if item is None:
-            name = word.partition("=")[0].removeprefix("eval.")
-            raise SettingError(f"command line: {word!r} sets nothing of [eval]{suggest(name, EVAL_KEYS)}")
-        items.append(item)
-
-    from collm_agents.experiment import Experiment  # imports torch
-
-    return Experiment.evaluate(
-        args.run,
-        checkpoint_at=args.checkpoint,
-        overrides=items,
-        scripted=args.agents,
-        protocol=args.protocol or "parallel",
-    )
 
 
 VERBS = {
@@ -394,8 +277,8 @@ VERBS = {
             "eval games/housebuild-v0 --agents oracle,novice --episodes 200 --gif house.gif",
             "eval games/strbuild-mini-v0 --protocol discussion model=builtin tasks=32",
         ),
-        _build_eval,
-        _eval,
+        eval_commands.build_eval,
+        eval_commands.run_eval,
     ),
     "bench": Verb(
         "compare algorithms on environments over seeds, in runs that can be interrupted",

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from collm_agents.cli import PROTOCOL_NAMES, main
+from collm_agents.cli import main
+from collm_agents.eval_commands import PROTOCOL_NAMES
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
 
