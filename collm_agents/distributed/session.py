@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +16,7 @@ import ray
 
 from collm_envs.errors import InputError
 
-log = logging.getLogger(__name__)
+CONNECT_S = 10.0
 
 
 @contextmanager
@@ -36,6 +37,7 @@ def connected(address: str, cpus: float = 0.0) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told without being asked
     # The driver loads the same models, so what workers would print has been printed.
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    _reach(address)
     try:
         if address == "local":
             count = max(int(-(-cpus // 1)), _cores())
@@ -50,12 +52,23 @@ def connected(address: str, cpus: float = 0.0) -> Iterator[None]:
         ray.shutdown()
 
 
+def _reach(address: str) -> None:
+    """Raise an `InputError` where nothing listens at HOST:PORT; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise InputError(f"no Ray cluster answers at {address!r}: {error}") from None
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def told(resources: dict[str, float]) -> str:
     """Resources for people: `CPU 2, GPU 1`."""
-    beside = ("node:", "object_store", "memory")
-    own = {k: v for k, v in resources.items() if v and not k.startswith(beside)}
+    hidden = ("node:", "object_store", "memory")
+    own = {name: amount for name, amount in resources.items() if amount and not name.startswith(hidden)}
     return ", ".join(f"{name} {amount:g}" for name, amount in sorted(own.items())) or "nothing"

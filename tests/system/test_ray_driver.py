@@ -13,8 +13,8 @@ from builders import folder
 from cli_process import REPO, assert_bad_input, collm, environment, marked
 from run_files import rows, saved
 
-pytestmark = pytest.mark.system
-SETTINGS = ("algorithm=mc", "num_turns=2", "rollout.samples=2", "rollout.buffer=8", "joint_samples=40")
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+SETTINGS = ("algorithm=mc", "num_turns=2", "rollout.samples=2", "rollout.buffer=8", "joint_samples=96")
 SETTINGS += (
     "eval.every=16",
     "eval.tasks=3",
@@ -39,7 +39,7 @@ def plain(run_dir):
     return [{k: v for k, v in row.items() if not k.startswith("workers/")} for row in rows(run_dir)]
 
 
-def quiet(mark, timeout_s=60.0):
+def quiet(mark, timeout_s):
     """Wait for the last process with the mark to end; what is left then."""
     until = time.monotonic() + timeout_s
     while (left := marked(mark)) and time.monotonic() < until:
@@ -53,13 +53,14 @@ def test_a_killed_driver_takes_everything_with_it_and_goes_on_from_its_checkpoin
     env = {**environment(), **places(mark)}
     process = subprocess.Popen([sys.executable, "-m", "collm_agents.cli", *words], cwd=tmp_path, env=env)
     until = time.monotonic() + 300
-    while not (out / "checkpoints" / "000000016").is_dir():
+    while not any(int(place.name) > 0 for place in (out / "checkpoints").glob("[0-9]*")):
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert quiet(mark) == []  # neither workers nor Ray's own daemons
+    assert not [line for line in quiet(mark, 10) if "ray::Worker" in line]
+    assert quiet(mark, 240) == []  # Ray's own agents look for their daemon for a minute or more
     assert not (out / "result.json").exists()
 
     done = collm("train", "--resume", str(out), cwd=tmp_path, env=places(mark))
