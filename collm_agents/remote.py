@@ -14,7 +14,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
@@ -59,6 +59,14 @@ class Endpoint:
         return f"agent {self.agent} at {self.url}"
 
 
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port is a port, or none is named."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
 def endpoint(agent: str, address: str) -> Endpoint:
     """Read `URL` or `URL#MODEL`.
 
@@ -67,7 +75,7 @@ def endpoint(agent: str, address: str) -> Endpoint:
     """
     url, _, model = address.partition("#")
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
         raise InputError(
             f"--agents {agent}={address}: an address reads http://HOST:PORT/v1, with #MODEL if need be"
         )
