@@ -161,31 +161,43 @@ class Critic:
             yield batch.rows, self.heads[member](hidden[torch.from_numpy(batch.tree).to(hidden.device), last])
 
     @torch.no_grad()
-    def values(self, encoded: Encoded, budget: int) -> Floats:
-        """Values of encoded queries.
+    def valued(self, member: str, sequences: Sequence[Sequence[int]], budget: int) -> Floats:
+        """Values of many sequences under one critic, without gradients.
 
         Args:
-            encoded: token ids of Q queries per critic, from `encode`.
+            member: whose values.
+            sequences: Q lists of token ids.
             budget: most tokens per forward pass.
+
+        Returns:
+            [Q].
+        """
+        found = np.zeros(len(sequences))
+        for rows, value in self.score(member, sequences, budget):
+            found[rows] = value.double().cpu().numpy()
+        return found
+
+    def values(self, encoded: Encoded, budget: int) -> Floats:
+        """Values of encoded queries, from `encode`, under all critics, as `joined` has them."""
+        return self.joined({member: self.valued(member, own, budget) for member, own in encoded.items()})
+
+    def joined(self, per_member: Mapping[str, Floats]) -> Floats:
+        """What an estimator is given of each critic's values, [Q].
 
         Returns:
             [Q] for one critic, [Q, A] for one per agent; 0 for agents that have none.
         """
-        count = len(next(iter(encoded.values())))
-        found = np.zeros((count, 1 if self.owners == "one" else len(self.agents)))
-        for member, sequences in encoded.items():
-            for rows, value in self.score(member, sequences, budget):
-                found[rows, self.agent_of.get(member, 0)] = value.double().cpu().numpy()
-        return found[:, 0] if self.owners == "one" else found
+        if self.owners == "one":
+            (values,) = per_member.values()
+            return values
+        found = np.zeros((len(next(iter(per_member.values()))), len(self.agents)))
+        for member, values in per_member.items():
+            found[:, self.agent_of[member]] = values
+        return found
 
     def own(self, member: str, per_query: Floats) -> Floats:
         """One critic's part of what an estimator gives for all: [Q] or [Q, A] -> [Q]."""
         return per_query if per_query.ndim == 1 else per_query[:, self.agent_of[member]]
-
-    def set_bias(self, value: float) -> None:
-        """Let all heads start at a value (the mean return of the first buffer)."""
-        for head in self.heads.values():
-            head.set_bias(value)
 
     def parameters(self, member: str) -> dict[str, torch.nn.Parameter]:
         """What one critic trains: its member of the backbone and its head."""

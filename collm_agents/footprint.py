@@ -21,13 +21,14 @@ from collm_agents.batch import Rollouts, token_batches
 from collm_agents.critic import Critic
 from collm_agents.draws import derive
 from collm_agents.evaluate import TASKS_AT_ONCE, extent_of
-from collm_agents.learner import Learner, token_budget
+from collm_agents.learner import Learner
 from collm_agents.models import loading
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.graphs import column_bucket, row_bucket
 from collm_agents.models.hollow import LiveBytes, hollow
 from collm_agents.models.packing import pack
 from collm_agents.models.sampler import Drawn
+from collm_agents.sides import token_budget
 from collm_agents.team import PREFILL_TOKENS, AgentTeam, Request
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def footprint(
     modules += critic.heads.values() if critic else []
     everything = {id(p): p for module in modules for p in module.parameters()}
     weights = _bytes(everything.values())
-    trained = sum(_bytes(learner.parameters(member)) for member in learner.optimizers)
+    trained = sum(_bytes(side.parameters()) for side in learner.sides.values())
     members = _members(team, critic, learner, rollouts)
     with hollow(modules):
         for backbone in backbones:

@@ -1,60 +1,28 @@
 """`Learner`: rollouts in, one update of agents and critic out.
 
-The same for every algorithm: values of what the estimator asks for, its advantages and targets, normalisation,
-policy loss per agent and squared error per critic, micro-batch by micro-batch. How a batch is split changes
-nothing but memory: every row's weight is fixed by the whole buffer.
+The same for every algorithm: values of what the estimator asks for, its advantages and targets, normalisation; then
+every member learns from its own rows. What touches weights is a side's (`sides`), and sides may be elsewhere: all
+are asked before any is waited for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from collm_agents.advantages import Estimate, Estimator, child_scan, explained_variance, normalise
-from collm_agents.batch import Floats, Rollouts
+from collm_agents.advantages import Estimate, Estimator, child_scan, normalise
+from collm_agents.batch import Floats, Ints, Rollouts
 from collm_agents.clock import Clock
 from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic, Encoded
-from collm_agents.losses import kl_estimate, per_reply, policy_loss, ratios, value_loss
-from collm_agents.optim import make_optimizer, rate_factor
+from collm_agents.optim import rate_factor
+from collm_agents.sides import AgentSide, Answer, Ask, CriticSide, Done, Learned, MemberRows, Side, sides_of
 from collm_agents.signals import RowStats, signals
-from collm_agents.team import AgentTeam, Scored
-from collm_envs.errors import CollmError, SettingError
-
-
-class NonFiniteError(CollmError, ArithmeticError):
-    """A loss or gradient is not finite; names the agent or critic, which was not stepped, and the tasks."""
-
-
-def token_budget(config: LearnerConfig, device: str) -> int:
-    """Most tokens of a micro-batch: caches decide on a CPU, launch times on an accelerator (benchmarks/RUNS.md)."""
-    return config.microbatch_tokens or (2048 if torch.device(device).type == "cpu" else 8192)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What the agents' steps of one update share.
-
-    Attributes:
-        rollouts: the buffer.
-        advantage: after normalisation and clipping, [N].
-        weight: of each row in the loss, [N]; 0 leaves it out.
-        stats: what is measured of each row, filled in on the way.
-        before: log-probs of the policy that sampled, by row.
-        reference: log-probs of the untrained base, by row.
-    """
-
-    rollouts: Rollouts
-    advantage: Floats
-    weight: Floats
-    stats: RowStats
-    before: dict[int, Tensor] = field(default_factory=dict)
-    reference: dict[int, Tensor] = field(default_factory=dict)
+from collm_agents.team import AgentTeam
+from collm_envs.errors import SettingError
 
 
 class Learner:
@@ -66,6 +34,10 @@ class Learner:
         estimator: the algorithm (`advantages.Estimator`).
         config: losses and optimizer.
         clock: where the time goes is counted here.
+        ask: reaches members that are elsewhere; team and critic then hold no weights. Default: all are here.
+
+    Attributes:
+        sides: by member, those that are here.
     """
 
     def __init__(
@@ -75,24 +47,25 @@ class Learner:
         estimator: Estimator,
         config: LearnerConfig,
         clock: Clock | None = None,
+        *,
+        ask: Ask | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.team, self.critic, self.estimator, self.config = team, critic, estimator, config
         if not config.lr or not config.critic_lr or config.lr_schedule == "auto":
             raise SettingError("a learning rate or its schedule is open; config.resolved() fills it in")
         self.updates = 0
-        backbones = [*team.backbones.values(), *(critic.backbones.values() if critic is not None else ())]
-        for backbone in backbones:
-            backbone.checkpointing = config.gradient_checkpointing
-        self.budget = max(token_budget(config, backbone.device) for backbone in backbones)
-        wanted = {m: (team.backbones[team.users[m][0]].parameters(m), config.lr) for m in team.trained}
-        if critic is not None:
-            wanted |= {member: (critic.parameters(member), config.critic_lr) for member in critic.members}
-        self.rates = {member: lr for member, (_, lr) in wanted.items()}
-        self.optimizers = {
-            member: make_optimizer(config.optimizer, parameters.values(), lr, config.weight_decay)
-            for member, (parameters, lr) in wanted.items()
-        }
+        self.members = [*team.trained, *(critic.members if critic is not None else ())]
+        self.sides: dict[str, Side] = {} if ask is not None else sides_of(team, critic, config)
+        self.ask: Ask = ask if ask is not None else self._here
+
+    def _here(self, member: str, what: Any, *args: Any, **kwargs: Any) -> Answer[Any]:
+        return Done(what(self.sides[member], *args, **kwargs))
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By member, those that are here."""
+        return {member: side.optimizer for member, side in self.sides.items()}
 
     def update(self, rollouts: Rollouts, progress: float = 0.0) -> dict[str, float]:
         """Learn from one buffer.
@@ -107,49 +80,48 @@ class Learner:
         Raises:
             NonFiniteError: before any step of the agent or critic concerned.
         """
-        factor = self._set_rates(progress)
+        config = self.config
+        factor = rate_factor(config.lr_schedule, progress, self.updates, config.lr_warmup, config.lr_end)
         with self.clock.phase("critic"):
             encoded, values = self._values(rollouts)
         estimate = self.estimator(rollouts, values)
-        metrics: dict[str, float] = {**estimate.metrics, "lr": self.config.lr * factor}
+        metrics: dict[str, float] = {**estimate.metrics, "lr": config.lr * factor}
         advantage, weight = self.row_signals(rollouts, estimate)
-        batch = _Batch(rollouts, advantage, weight, RowStats(len(rollouts.rows)))
-        if encoded is not None and self.config.critic_warmup > self.updates:
+        learning: list[tuple[str, Ints, Answer[Learned]]] = []
+        if encoded is not None and config.critic_warmup > self.updates:
             metrics["warmup"] = 1.0
         else:
             with self.clock.phase("actor"):
-                for member in self.team.trained:
-                    metrics.update(self._update_agent(member, batch))
-        metrics.update(signals(rollouts, advantage, weight, batch.stats, self.estimator.gamma))
+                learning = self._ask_agents(rollouts, advantage, weight, factor)
+        critics: dict[str, float] = {}
         if encoded is not None and values is not None:
             with self.clock.phase("critic"):
-                metrics.update(self._update_critic(rollouts, encoded, values, estimate))
+                critics = self._update_critic(rollouts, encoded, estimate, factor)
+        stats = RowStats(len(rollouts.rows))
+        with self.clock.phase("actor"):
+            for member, rows, answer in learning:
+                learned = answer.result()
+                metrics.update({f"{name}/{member}": value for name, value in learned.metrics.items()})
+                stats.add(rows, learned.stats)
+        metrics.update(signals(rollouts, advantage, weight, stats, self.estimator.gamma))
         self.updates += 1
-        return metrics
-
-    def _set_rates(self, progress: float) -> float:
-        config = self.config
-        factor = rate_factor(config.lr_schedule, progress, self.updates, config.lr_warmup, config.lr_end)
-        for member, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = self.rates[member] * factor
-        return factor
-
-    # -- values ----------------------------------------------------------------------------------------------
-
-    def _values(self, rollouts: Rollouts) -> tuple[Encoded | None, Floats | None]:
-        queries = self.estimator.critic_queries(rollouts)
-        if queries is None or self.critic is None:
-            return None, None
-        if self.updates == 0:
-            # An untrained value of 0 would make every advantage of a reward schedule <= 0 negative at first.
-            nodes = rollouts.nodes
-            returns = child_scan(nodes.reward, rollouts, self.estimator.gamma)
-            self.critic.set_bias(float((nodes.weight * returns).sum() / max(nodes.weight.sum(), 1e-12)))
-        encoded = self.critic.encode(rollouts, queries)
-        return encoded, self.critic.values(encoded, self.budget)
+        return {**metrics, **critics}
 
     # -- agents ----------------------------------------------------------------------------------------------
+
+    def _ask_agents(
+        self, rollouts: Rollouts, advantage: Floats, weight: Floats, factor: float
+    ) -> list[tuple[str, Ints, Answer[Learned]]]:
+        """Let every member learn from its rows: its name, the rows, and what will come of it."""
+        found = []
+        for member in self.team.trained:
+            users = [self.team.agents.index(agent) for agent in self.team.users[member]]
+            rows = np.flatnonzero(np.isin(rollouts.rows.agent, users) & (weight > 0))
+            if len(rows):
+                own = MemberRows.of(rollouts, rows)
+                answer = self.ask(member, AgentSide.update, own, advantage[rows], weight[rows], factor)
+                found.append((member, rows, answer))
+        return found
 
     def row_signals(self, rollouts: Rollouts, estimate: Estimate) -> tuple[Floats, Floats]:
         """What each row is trained with, after normalisation, clipping and weighing.
@@ -173,219 +145,59 @@ class Learner:
             weight = weight * self.estimator.gamma**turn
         return advantage, weight
 
-    def _update_agent(self, member: str, batch: _Batch) -> dict[str, float]:
-        """All passes of one member over the buffer."""
-        config, rollouts = self.config, batch.rollouts
-        users = [self.team.agents.index(agent) for agent in self.team.users[member]]
-        rows = np.flatnonzero(np.isin(rollouts.rows.agent, users) & (batch.weight > 0))
-        if not len(rows):
-            return {}
-        # A row without advantage pulls at nothing, unless it is held to the base or to its entropy.
-        regular = config.kl_coef > 0 or config.entropy_coef > 0
-        live = rows if regular else rows[batch.advantage[rows] != 0]
-        metrics: dict[str, float] = {}
-        if config.ratio != "none":
-            metrics[f"sampler_gap/{member}"] = self._look_back(member, batch, live)
-        metrics[f"prefix_sharing/{member}"] = float(self.team.backbones[self.team.users[member][0]].packs)
-        if config.kl_coef > 0:
-            self._look_at_base(member, batch, live)
-        for epoch in range(config.update_epochs):
-            for part, scale in self._minibatches(rollouts, rows, epoch):
-                found = self._step_agent(member, batch, part[np.isin(part, live)], scale)
-                metrics.update({f"{name}/{member}": value for name, value in found.items()})
-        return metrics
-
-    @torch.no_grad()
-    def _look_back(self, member: str, batch: _Batch, rows: np.ndarray) -> float:
-        """Teacher-forced log-probs of the policy that sampled; returns how far the sampler's own are from them."""
-        worst = 0.0
-        for own, scored in self._score(member, batch.rollouts, rows, entropy=True):
-            for i, row in enumerate(own):
-                before = scored.logprob[i, scored.mask[i]]
-                batch.before[int(row)] = before
-                sampled = torch.as_tensor(batch.rollouts.rows.logprob[row], device=before.device)
-                worst = max(worst, float((before - sampled).abs().max()))
-            if scored.entropy is not None:
-                batch.stats.put("entropy", own, per_reply(scored.entropy, scored.mask, "token_mean"))
-        return worst
-
-    @torch.no_grad()
-    def _look_at_base(self, member: str, batch: _Batch, rows: np.ndarray) -> None:
-        """Log-probs under the untrained base."""
-        for own, scored in self._score(member, batch.rollouts, rows, reference=True):
-            for i, row in enumerate(own):
-                batch.reference[int(row)] = scored.logprob[i, scored.mask[i]]
-
-    def _minibatches(
-        self, rollouts: Rollouts, rows: np.ndarray, epoch: int
-    ) -> list[tuple[np.ndarray, float]]:
-        """Rows dealt out by whole trees, so that siblings stay together, in another order each epoch.
-
-        Returns:
-            Rows, and the scale that makes the loss a mean over the part's own trees, per minibatch.
-        """
-        count = self.config.minibatches
-        trees = rollouts.points.tree[rollouts.rows.point[rows]]
-        parts = []
-        for k in range(count):
-            chosen = trees % count == (k + epoch) % count
-            if chosen.any():
-                parts.append((rows[chosen], len(np.unique(trees)) / len(np.unique(trees[chosen]))))
-        return parts
-
-    def _step_agent(self, member: str, batch: _Batch, rows: np.ndarray, scale: float) -> dict[str, float]:
-        """One optimizer step on some rows, micro-batch by micro-batch."""
-        optimizer = self.optimizers[member]
-        optimizer.zero_grad(set_to_none=True)
-        if not len(rows):  # a gradient of zero is a step, too: the moments decay
-            for parameter in self.parameters(member):
-                parameter.grad = torch.zeros_like(parameter)
-        total, surprisal, tokens = 0.0, 0.0, 0
-        for own, scored in self._score(member, batch.rollouts, rows, entropy=self.config.entropy_coef > 0):
-            loss = self._loss(batch, own, scored, scale)
-            loss.backward()
-            total += float(loss.detach())
-            tokens += int(scored.mask.sum())
-            surprisal -= float(scored.logprob.detach().sum())
-        norm = self._step(member, total, self._who(batch.rollouts, rows))
-        return {"loss": total, "grad_norm": norm, "surprisal": surprisal / max(tokens, 1)}
-
-    def _loss(self, batch: _Batch, rows: np.ndarray, scored: Scored, scale: float) -> Tensor:
-        """Policy loss of a micro-batch, with what is added to it; notes ratios and divergences by row."""
-        config, logp, mask = self.config, scored.logprob, scored.mask
-        weight = torch.as_tensor(batch.weight[rows] * scale, dtype=torch.float32, device=logp.device)
-        before = _padded(batch.before, rows, logp)
-        loss = policy_loss(
-            logp,
-            before,
-            mask,
-            torch.as_tensor(batch.advantage[rows], dtype=torch.float32, device=logp.device),
-            weight,
-            ratio=config.ratio,
-            clip=config.clip,
-            reduction=config.reduction,
-        )
-        if batch.before:
-            batch.stats.put_ratios(
-                rows, ratios(logp.detach(), before, mask, config.ratio, config.reduction), mask, config.clip
-            )
-            # Drawn from the policy before, so the ratio is against the policy now.
-            batch.stats.put("kl", rows, per_reply(kl_estimate(before, logp.detach()), mask, "token_mean"))
-        if batch.reference:
-            kl = kl_estimate(logp, _padded(batch.reference, rows, logp))
-            batch.stats.put("kl_base", rows, per_reply(kl.detach(), mask, "token_mean"))
-            loss = loss + config.kl_coef * (weight * per_reply(kl, mask, config.reduction)).sum()
-        if scored.entropy is not None:
-            batch.stats.put("entropy", rows, per_reply(scored.entropy.detach(), mask, "token_mean"))
-            loss = (
-                loss
-                - config.entropy_coef * (weight * per_reply(scored.entropy, mask, config.reduction)).sum()
-            )
-        return loss
-
-    def _score(
-        self, member: str, rollouts: Rollouts, rows: np.ndarray, **wanted: bool
-    ) -> Iterator[tuple[np.ndarray, Scored]]:
-        """Batches of the team's choosing, with the rows of the buffer that each holds."""
-        prompts = [rollouts.rows.prompt[row] for row in rows]
-        replies = [rollouts.rows.reply[row] for row in rows]
-        for scored in self.team.score(member, prompts, replies, self.budget, **wanted):
-            yield rows[scored.rows], scored
-
     # -- critic ----------------------------------------------------------------------------------------------
 
+    def _values(self, rollouts: Rollouts) -> tuple[Encoded | None, Floats | None]:
+        queries = self.estimator.critic_queries(rollouts)
+        if queries is None or self.critic is None:
+            return None, None
+        start = None
+        if self.updates == 0:
+            # An untrained value of 0 would make every advantage of a reward schedule <= 0 negative at first.
+            nodes = rollouts.nodes
+            returns = child_scan(nodes.reward, rollouts, self.estimator.gamma)
+            start = float((nodes.weight * returns).sum() / max(nodes.weight.sum(), 1e-12))
+        encoded = self.critic.encode(rollouts, queries)
+        asked = {m: self.ask(m, CriticSide.begin, own, start) for m, own in encoded.items()}
+        return encoded, self._joined(asked)
+
+    def _joined(self, asked: Mapping[str, Answer[Floats]]) -> Floats:
+        assert self.critic is not None
+        return self.critic.joined({member: answer.result() for member, answer in asked.items()})
+
     def _update_critic(
-        self, rollouts: Rollouts, encoded: Encoded, values: Floats, estimate: Estimate
+        self, rollouts: Rollouts, encoded: Encoded, estimate: Estimate, factor: float
     ) -> dict[str, float]:
-        """All passes of the critics over the buffer's queries."""
+        """All passes of the critics over the buffer's queries, which they were asked to value."""
         critic, config = self.critic, self.config
         assert critic is not None
         assert estimate.target_weight is not None
         metrics = {"critic_overlong": float(critic.overlong(encoded))}
         if not estimate.target_weight.any():  # such as Q where every episode was cut: there is no target
             return metrics
-        if config.value_norm:
-            self._track(estimate)
         for epoch in range(config.critic_epochs):
             if epoch and config.value_targets == "refreshed":
-                estimate = self.estimator(rollouts, critic.values(encoded, self.budget))
-            for member, sequences in encoded.items():
-                found = self._step_critic(member, sequences, critic.own(member, values), estimate)
-                metrics.update({f"{name}/{member}": value for name, value in found.items()})
+                values = self._joined({member: self.ask(member, CriticSide.values) for member in encoded})
+                estimate = self.estimator(rollouts, values)
+            target, weight = estimate.target, estimate.target_weight
+            assert target is not None
+            assert weight is not None
+            asked = {
+                m: self.ask(m, CriticSide.fit, critic.own(m, target), weight, factor, track=not epoch)
+                for m in encoded
+            }
+            for member, answer in asked.items():
+                metrics.update({f"{name}/{member}": value for name, value in answer.result().items()})
         return metrics
 
-    def _track(self, estimate: Estimate) -> None:
-        """Tell the heads the moments of their targets."""
-        assert self.critic is not None
-        target, weight = estimate.target, estimate.target_weight
-        assert target is not None
-        assert weight is not None
-        for member in self.critic.members:
-            own, share = self.critic.own(member, target), weight / weight.sum()
-            self.critic.heads[member].track(float((share * own).sum()), float((share * own**2).sum()))
-
-    def _step_critic(
-        self, member: str, sequences: Sequence[tuple[int, ...]], before: Floats, estimate: Estimate
-    ) -> dict[str, float]:
-        """One optimizer step of one critic on all its queries; siblings share a query and its target."""
-        critic, config = self.critic, self.config
-        assert critic is not None
-        assert estimate.target is not None
-        assert estimate.target_weight is not None
-        self.optimizers[member].zero_grad(set_to_none=True)
-        target, weight = critic.own(member, estimate.target), estimate.target_weight
-        use = np.flatnonzero(weight > 0)
-        inputs = [sequences[int(q)] for q in use]
-        unit = float(critic.heads[member].scale) if config.value_norm else 1.0
-        total = 0.0
-        for chosen, value in critic.score(member, inputs, self.budget):
-            q = use[chosen]
-            goal, share, old = (
-                torch.as_tensor(x[q], dtype=torch.float32, device=value.device)
-                for x in (target, weight / weight.sum(), before)
-            )
-            loss = config.value_coef * value_loss(value, goal, share, old, config.value_clip) / unit**2
-            loss.backward()
-            total += float(loss.detach())
-        norm = self._step(member, total, "the whole buffer")
-        known = explained_variance(before[use], target[use], weight[use])
-        sharing = float(critic.backbones[member].packs)
-        return {"loss": total, "grad_norm": norm, "explained_variance": known, "prefix_sharing": sharing}
-
-    # -- steps -----------------------------------------------------------------------------------------------
-
-    def _step(self, member: str, loss: float, who: str) -> float:
-        """Check, clip and step; returns the gradient norm before clipping."""
-        optimizer = self.optimizers[member]
-        parameters = [p for p in self.parameters(member) if p.grad is not None]
-        limit = self.config.max_grad_norm or float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit)) if parameters else 0.0
-        if not np.isfinite(loss) or not np.isfinite(norm):
-            optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteError(f"loss {loss} with gradient norm {norm} for {member}; rows of {who}")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return norm
-
-    def parameters(self, member: str) -> list[torch.nn.Parameter]:
-        """What a member trains."""
-        return [p for group in self.optimizers[member].param_groups for p in group["params"]]
-
-    @staticmethod
-    def _who(rollouts: Rollouts, rows: Sequence[int] | np.ndarray) -> str:
-        points = rollouts.rows.point[np.asarray(rows)]
-        places = sorted(
-            {(rollouts.tasks[rollouts.points.tree[p]], int(rollouts.points.turn[p])) for p in points}
-        )
-        shown = ", ".join(f"task {task!r} turn {turn}" for task, turn in places[:4])
-        return shown + (f" and {len(places) - 4} more" if len(places) > 4 else "")
+    # -- state -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizers and the count of updates."""
         return {
             "updates": self.updates,
             "optimizer": self.config.optimizer,
-            "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
+            "optimizers": {member: self.ask(member, Side.state).result() for member in self.members},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -400,18 +212,5 @@ class Learner:
                 f"learner.optimizer={self.config.optimizer!r}: the checkpoint's moments are {kind}'s; leave it so"
             )
         self.updates = int(state["updates"])
-        for name, optimizer in self.optimizers.items():
-            own = [{key: group[key] for key in ("lr", "weight_decay")} for group in optimizer.param_groups]
-            optimizer.load_state_dict(state["optimizers"][name])
-            # A run may be resumed with other settings; torch would bring the old ones back silently.
-            for group, settings in zip(optimizer.param_groups, own, strict=True):
-                group.update(settings)
-
-
-def _padded(by_row: Mapping[int, Tensor], rows: np.ndarray, like: Tensor) -> Tensor:
-    """Log-probs kept by row as one batch, [B, L], 0 on padding and for rows that were not kept."""
-    out = torch.zeros_like(like)
-    for i, row in enumerate(rows):
-        if int(row) in by_row:
-            out[i, : len(by_row[int(row)])] = by_row[int(row)]
-    return out
+        for member in self.members:
+            self.ask(member, Side.load_state, state["optimizers"][member]).result()

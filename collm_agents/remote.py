@@ -14,7 +14,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -59,14 +59,6 @@ class Endpoint:
         return f"agent {self.agent} at {self.url}"
 
 
-def _has_port(parts: SplitResult) -> bool:
-    """Whether the port is a port, or none is named."""
-    try:
-        return parts.port is None or parts.port > 0
-    except ValueError:
-        return False
-
-
 def endpoint(agent: str, address: str) -> Endpoint:
     """Read `URL` or `URL#MODEL`.
 
@@ -74,8 +66,12 @@ def endpoint(agent: str, address: str) -> Endpoint:
         InputError: for what is no address of a server.
     """
     url, _, model = address.partition("#")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port beyond 65535
+        whole = False
+    if not whole:
         raise InputError(
             f"--agents {agent}={address}: an address reads http://HOST:PORT/v1, with #MODEL if need be"
         )

@@ -32,6 +32,11 @@ class RowStats:
         column = self.found.setdefault(name, np.full(self.count, np.nan))
         column[rows] = values.detach().double().cpu().numpy()
 
+    def add(self, rows: np.ndarray, found: Mapping[str, Floats]) -> None:
+        """Take over what was measured of some rows elsewhere, [n] each, NaN where nothing was."""
+        for name, values in found.items():
+            self.found.setdefault(name, np.full(self.count, np.nan))[rows] = values
+
     def put_ratios(self, rows: np.ndarray, ratio: Tensor, mask: Tensor, clip: float) -> None:
         """Note the mean ratio of each row and how much of it lies beyond the clip.
 

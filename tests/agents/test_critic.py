@@ -102,7 +102,8 @@ def test_values_start_at_zero_then_at_the_bias():
         found = critic(view, owners)
         encoded = found.encode(tree_2x2(), ALL)
         assert found.values(encoded, 1000).tolist() == np.zeros(shape).tolist()
-        found.set_bias(-0.75)
+        for head in found.heads.values():
+            head.set_bias(-0.75)
         assert found.values(encoded, 1000).tolist() == np.full(shape, -0.75).tolist()
 
 

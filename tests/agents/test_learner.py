@@ -11,7 +11,7 @@ from collm_agents.algorithms.cc import CentralisedCritic
 from collm_agents.algorithms.dc import DecentralisedCritics
 from collm_agents.algorithms.mc import MonteCarlo
 from collm_agents.config import SamplingConfig, TeamConfig
-from collm_agents.learner import NonFiniteError
+from collm_agents.sides import CriticSide, MemberRows, NonFiniteError
 from collm_agents.team import AgentTeam
 
 AGENTS = ("agent_0", "agent_1")
@@ -186,7 +186,7 @@ def test_a_critic_moves_towards_its_targets(estimator, view):
     values = critic(view, "one" if view == "joint" else "each", AGENTS)
     found = learner(players, estimator, values, critic_lr=1e-3, critic_epochs=1)
     found.update(rollouts)
-    losses = [found._update_critic(*fixed_targets(found, rollouts)) for _ in range(20)]
+    losses = [found._update_critic(rollouts, *fixed_targets(found, rollouts), 1.0) for _ in range(20)]
     for member in values.members:
         assert losses[-1][f"loss/{member}"] < 0.8 * losses[0][f"loss/{member}"]
 
@@ -200,8 +200,9 @@ def fixed_targets(found, rollouts):
         if found.critic.owners == "one"
         else np.tile(np.linspace(-1, 1, count)[:, None], 2)
     )
-    values = found.critic.values(encoded, 1000)
-    return rollouts, encoded, values, Estimate(np.zeros(0), np.zeros(0, bool), target, np.ones(count))
+    for member, own in encoded.items():
+        found.ask(member, CriticSide.begin, own, None)
+    return encoded, Estimate(np.zeros(0), np.zeros(0, bool), target, np.ones(count))
 
 
 def test_the_first_values_are_the_mean_return_of_the_first_buffer():
@@ -235,30 +236,34 @@ def test_a_shared_critic_is_stepped_once_per_pass_over_the_buffer(monkeypatch):
         players, CentralisedCritic(), critic("joint", "one", AGENTS), critic_epochs=2, update_epochs=3
     )
     steps = []
-    step = found._step
-    monkeypatch.setattr(found, "_step", lambda member, *rest: steps.append(member) or step(member, *rest))
+    for name, side in found.sides.items():
+        step = side._step
+        monkeypatch.setattr(
+            side, "_step", lambda *rest, name=name, step=step: steps.append(name) or step(*rest)
+        )
     found.update(rollouts)
     assert steps == ["agent_0"] * 3 + ["agent_1"] * 3 + ["critic"] * 2
+
+
+def dealt(found, rollouts, epoch=0):
+    """Rows of agent 0, and how its side deals them out."""
+    rows = MemberRows.of(rollouts, np.flatnonzero(rollouts.rows.agent == 0))
+    return rows, found.sides["agent_0"]._minibatches(rows, epoch)
 
 
 def test_minibatches_hold_every_row_once_keep_trees_together_and_change_places(players):
     rollouts = played(players, (2, 2), tasks=5)
     found = learner(players, MonteCarlo(), minibatches=2)
-    rows = np.flatnonzero(rollouts.rows.agent == 0)
-    tree = rollouts.points.tree[rollouts.rows.point]
-    first, second = (found._minibatches(rollouts, rows, epoch) for epoch in (0, 1))
-    assert sorted(np.concatenate([part for part, _ in first])) == rows.tolist()
-    groups = [set(tree[part]) for part, _ in first]
+    (rows, first), (_, second) = (dealt(found, rollouts, epoch) for epoch in (0, 1))
+    assert sorted(np.concatenate([part for part, _ in first])) == list(range(len(rows)))
+    groups = [set(rows.tree[part]) for part, _ in first]
     assert not groups[0] & groups[1]
     assert [scale for _, scale in first] == [5 / 3, 5 / 2]
-    assert [set(tree[part]) for part, _ in second] == groups[::-1]
+    assert [set(rows.tree[part]) for part, _ in second] == groups[::-1]
 
 
 def test_more_minibatches_than_trees_skip_the_empty_ones(players):
-    rollouts = played(players, (2,), tasks=2)
-    parts = learner(players, MonteCarlo(), minibatches=5)._minibatches(
-        rollouts, np.flatnonzero(rollouts.rows.agent == 0), 0
-    )
+    _, parts = dealt(learner(players, MonteCarlo(), minibatches=5), played(players, (2,), tasks=2))
     assert len(parts) == 2
 
 

@@ -15,6 +15,7 @@ from collm_agents.config import LoraConfig, SamplingConfig, TeamConfig
 from collm_agents.losses import kl_estimate
 from collm_agents.members import build_backbones
 from collm_agents.models import packing
+from collm_agents.sides import CriticSide
 from collm_agents.team import AgentTeam
 
 AGENTS = ("agent_0", "agent_1")
@@ -290,9 +291,10 @@ def test_noting_the_targets_moments_moves_no_value():
     encoded = values.encode(rollouts, estimator.critic_queries(rollouts))
     before = values.values(encoded, 1000)
     estimate = estimator(rollouts, before)
-    found._track(estimate)
-    assert values.values(encoded, 1000) == pytest.approx(before, rel=1e-4, abs=1e-3)
     share = estimate.target_weight / estimate.target_weight.sum()
+    for member in values.members:
+        found.sides[member]._track(values.own(member, estimate.target), share)
+    assert values.values(encoded, 1000) == pytest.approx(before, rel=1e-4, abs=1e-3)
     for a, member in enumerate(values.members):
         mean = float((share * estimate.target[:, a]).sum())
         assert float(values.heads[member].centre) == pytest.approx(mean, rel=1e-5)
@@ -309,14 +311,14 @@ def targets_by_pass(monkeypatch, **settings):
         players, CentralisedCritic(gamma=0.9), values, critic_lr=0.01, critic_epochs=3, **settings
     )
     encoded = values.encode(rollouts, found.estimator.critic_queries(rollouts))
-    seen, known, step = [], [], found._step_critic
+    seen, known, fit = [], [], CriticSide.fit
 
-    def spied(member, sequences, before, estimate):
-        seen.append(estimate.target.copy())
-        known.append((values.values(encoded, 2048), before))
-        return step(member, sequences, before, estimate)
+    def spied(side, target, *rest, **options):
+        seen.append(target.copy())
+        known.append((values.values(encoded, 2048), side._before))
+        return fit(side, target, *rest, **options)
 
-    monkeypatch.setattr(found, "_step_critic", spied)
+    monkeypatch.setattr(CriticSide, "fit", spied)
     metrics = found.update(rollouts)
     return rollouts, found.estimator, seen, known, metrics
 

@@ -136,9 +136,8 @@ class TableCritic:
         self.tables = {m: {} for m in self.members}
         self.weights = {m: torch.zeros(256, requires_grad=True) for m in self.members}
         self.backbones = {m: Table(**{m: self.weights[m]}) for m in self.members}
-
-    def set_bias(self, value):
-        pass
+        # Tables that have been filled stay as they are.
+        self.heads = dict.fromkeys(self.members, SimpleNamespace(set_bias=lambda value: None))
 
     def parameters(self, member):
         return {"table": self.weights[member]}
@@ -161,9 +160,15 @@ class TableCritic:
         for row, (place,) in enumerate(sequences):
             yield np.array([row]), self.weights[member][place].reshape(1)
 
+    def valued(self, member, sequences, budget):
+        return np.array([float(self.weights[member].detach()[place]) for (place,) in sequences])
+
+    def joined(self, per_member):
+        columns = [per_member[m] for m in self.members]
+        return columns[0] if self.view == "joint" else np.array(columns).T
+
     def values(self, encoded, budget):
-        columns = [[float(self.weights[m].detach()[place]) for (place,) in encoded[m]] for m in self.members]
-        return np.array(columns[0]) if self.view == "joint" else np.array(columns).T
+        return self.joined({m: self.valued(m, encoded[m], budget) for m in self.members})
 
     def own(self, member, per_query):
         return per_query if per_query.ndim == 1 else per_query[:, self.agent_of[member]]

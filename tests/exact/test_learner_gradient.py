@@ -129,19 +129,15 @@ def test_later_passes_correct_by_the_ratio_of_replies_not_of_histories():
     new = {a: torch.softmax(players.tables[a].detach(), -1).numpy() for a in AGENTS}
     # What sampled is what teacher forcing says before the first step: hand it the old tables' log-probs.
     own = plain(game, players, rollouts)
-    found._look_back = lambda member, batch, rows: (
-        batch.before.update(
-            {
-                int(r): torch.log(
-                    torch.tensor(
-                        [old[AGENTS[own.rows.agent[r]]][own.rows.prompt[r][0], own.rows.reply[r][0]]]
-                    )
-                ).float()
-                for r in rows
-            }
-        )
-        or 0.0
-    )
+    for agent, side in found.sides.items():
+
+        def look_back(batch, rows, agent=agent):
+            for row in rows:
+                place = players.place(agent, batch.rows.prompt[row]), batch.rows.reply[row][0] - SAYS
+                batch.before[int(row)] = torch.log(torch.tensor([old[agent][place]])).float()
+            return 0.0
+
+        side._look_back = look_back
     given = handed_over(found, rollouts)
     advantage, weight = found.row_signals(own, found.estimator(own))
     rho = np.array(

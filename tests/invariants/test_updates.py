@@ -37,7 +37,7 @@ def after(found, rollouts, updates=1):
 def test_cc_with_a_critic_of_zero_and_lambda_one_updates_agents_as_mc_without_a_baseline(tuning, monkeypatch):
     rollouts = played(team(AGENTS, tuning=tuning), (2, 2))
     values = critic("joint", "one", AGENTS)
-    monkeypatch.setattr(values, "set_bias", lambda value: None)  # V stays at its first value, zero
+    monkeypatch.setattr(values.heads["critic"], "set_bias", lambda value: None)  # V stays at zero
     settings = {"advantage_norm": "agent_turn", "update_epochs": 2}
     cc = after(learner(team(AGENTS, tuning=tuning), CentralisedCritic(lam=1.0), values, **settings), rollouts)
     mc = after(learner(team(AGENTS, tuning=tuning), MonteCarlo(baseline="none"), **settings), rollouts)
