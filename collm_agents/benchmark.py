@@ -132,8 +132,21 @@ class Benchmark:
         Args:
             results: their records. A run is taken where all its ways of evaluation are there with its settings;
                 what is here already is kept. Episodes and weights of such runs are not at hand.
+
+        Raises:
+            InputError: when not a single one is of this suite.
         """
         known = {record.place: record for record in results.done}
+        ours = {
+            (p.run.environment, p.run.task_of(g), p.run.algorithm, p.run.seed)
+            for p in self.places
+            for g in p.run.greedy
+        }
+        if not ours & known.keys():
+            raise InputError(
+                f"none of the {len(known)} runs to be taken over is of the suite {self.suite.name!r}: environment, "
+                "task, algorithm and seed have to be its own"
+            )
         count = 0
         with held(self.out / ".lock"):
             for place in self.missing():

@@ -30,7 +30,7 @@ from collm_agents.members import agent_specs, build_backbones
 from collm_agents.memory import MemoryMeter, steady_heap
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import choose_threads, pick_device
-from collm_agents.overrides import dump_config
+from collm_agents.overrides import save_config
 from collm_agents.plan import Plan
 from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_result
 from collm_agents.runner import check_runner, collecting
@@ -308,7 +308,7 @@ class Experiment:
         """
         run_dir = Path(run_dir)
         experiment = cls(stored_config(run_dir, overrides))
-        folder = checkpoint.pick(run_dir)
+        folder = checkpoint.newest_whole(run_dir)
         steady_heap()
         experiment.meter = MemoryMeter(experiment.device)
         built, held_out = experiment.build(stored=True), experiment.eval_env()
@@ -331,12 +331,12 @@ class Experiment:
             progress = Progress(**checkpoint.load(folder, *parts))
             hooks.load_state_dict(checkpoint.callback_states(folder))
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.toml").write_text(dump_config(config), encoding="utf-8")
         reports = Evaluations(run_dir / "evaluations.json")
         tracker = Tracker(run_dir, config, self.expected_samples())
         if folder is not None:
             tracker.rewind(progress.joint_samples)
             reports.rewind(progress.joint_samples)
+        save_config(config, run_dir / "config.toml")
 
         def judge(progress: Progress, edge: bool) -> None:
             count = config.eval.final_tasks if edge else config.eval.tasks
