@@ -41,7 +41,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "reason"), REFUSED)
 def test_what_could_not_be_had_is_refused_before_anything_is_loaded(words, reason, monkeypatch):
-    monkeypatch.setattr("collm_agents.experiment.build_backbones", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr("collm_agents.recipe.build_backbones", lambda *a, **k: pytest.fail("loaded"))
     with pytest.raises(SettingError, match=reason):
         experiment(*words).build()
     with pytest.raises(SettingError, match=reason):
