@@ -90,12 +90,7 @@ def _site(name: str, members: list[str], settings: PlacementConfig, own: MemberP
 
 def check_sites(config: Config, recipe: Recipe) -> None:
     """Raise a `SettingError` where `placement` could not be followed."""
-    settings = config.placement
-    if not settings.apart:
-        if settings != PlacementConfig():
-            raise SettingError(
-                "placement.*: everything is in this process unless placement.apart=true says otherwise"
-            )
+    if not config.placement.apart:
         return
     if config.runner.workers:
         raise SettingError(
