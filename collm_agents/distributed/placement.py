@@ -37,12 +37,9 @@ if TYPE_CHECKING:
     from collm_agents.experiment import Built, Experiment
 
 CHUNK = 2**26  # bytes of a file that are on their way at a time
-# What the arguments of a side's methods count as, and what their answers do; the rest is of checkpoints.
-SENT = {
-    "update": ("rows", "advantages", "advantages", "advantages"),
-    "begin": ("queries", "queries"),
-    "fit": ("targets", "targets", "targets"),
-}
+# What the arguments of a side's methods count as, the last kind for all further ones, and what their answers do;
+# all else is of checkpoints.
+SENT = {"update": ("rows", "advantages"), "begin": ("queries",), "values": ("queries",), "fit": ("targets",)}
 ANSWERED = {"update": "results", "begin": "values", "values": "values", "fit": "results"}
 KINDS = ("requests", "rows", "advantages", "queries", "targets", "replies", "values", "results")
 
@@ -181,8 +178,9 @@ class Homes:
         """As `sides.Ask`; the member may be anywhere."""
         home, method = self._home_of[member], what.__name__
         data, rest = [pack(arg) for arg in args], pack(named)
-        for kind, one in zip(SENT.get(method, ()), [*data, rest], strict=False):
-            self._bytes[kind] += len(one)
+        kinds = SENT.get(method, ("other",))
+        for place, one in enumerate([*data, rest]):
+            self._bytes[kinds[min(place, len(kinds) - 1)]] += len(one)
         ref = self.call(home, "ask", member, method, data, rest)
         return Awaited(self, home, ANSWERED.get(method, "other"), ref)
 
