@@ -2,6 +2,7 @@
 
     python -m benchmarks.statements benchmarks/results/mini-core.json
     python -m benchmarks.statements A.json B.json --contrasts mc-paths:mc-tree,cc-lam95:collm-cc
+    python -m benchmarks.statements A.json --contrasts collm-cc:mc-tree --each
 
 Values are normalised (novice 0, oracle 1): *end* is the last evaluation, *course* the mean over training. Effects
 are differences of means over environments and seeds, with 95 % intervals by `stats.difference` (studentised below
@@ -157,12 +158,29 @@ def levels(runs: Sequence[Record]) -> list[str]:
     return lines
 
 
-def contrasts(runs: Sequence[Record], asked: Sequence[tuple[str, str]]) -> list[str]:
+def contrasts(runs: Sequence[Record], asked: Sequence[tuple[str, str]], *, each: bool = False) -> list[str]:
     """Lines of a table: what each variant changes beside its reference, on the places and seeds of both.
+
+    Args:
+        runs: those that are done.
+        asked: variant and reference.
+        each: a table for every place on its own.
 
     Raises:
         InputError: where two labels have no place and seed in common.
     """
+    if each:
+        found = []
+        for place in sorted({(run.environment, run.task) for run in runs}):
+            there = [run for run in runs if (run.environment, run.task) == place]
+            low, high = (there[0].references[kind]["score"] for kind in ("novice", "oracle"))
+            found += [
+                f"{' '.join(place)} (novice {low:.3g}, oracle {high:.3g}):",
+                "",
+                *contrasts(there, asked),
+                "",
+            ]
+        return found
     lines = ["| variant | beside | places × seeds | end | course |", "|---" * 5 + "|"]
     by: Mapping[str, dict[tuple[str, str, int], Record]] = {
         name: {(r.environment, r.task, r.seed): r for r in runs if r.algorithm == name}
@@ -192,13 +210,14 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.statements", description=__doc__.partition("\n")[0])
     parser.add_argument("results", nargs="+", type=Path, help="merged results of `collm bench`")
     parser.add_argument("--contrasts", help="VARIANT:REFERENCE,… in place of the paper's statements")
+    parser.add_argument("--each", action="store_true", help="contrasts at every place on its own")
     options = parser.parse_args(words)
     try:
         runs = [run for file in options.results for run in read_results(file).done]
         print("\n".join(levels(runs)), end="\n\n")
         if options.contrasts:
             pairs = [pair.partition(":")[::2] for pair in options.contrasts.split(",")]
-            print("\n".join(contrasts(runs, pairs)))
+            print("\n".join(contrasts(runs, pairs, each=options.each)))
             return 0
         print("| statement of the paper | measured | verdict |\n|---|---|---|")
         for told, effects, verdict in statements(runs):

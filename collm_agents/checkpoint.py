@@ -1,13 +1,16 @@
 """Checkpoints: everything a run needs to go on as if it had not stopped.
 
 A checkpoint is a folder `checkpoints/<joint samples>` written beside its place and renamed into it, so there is
-never half of one. Agents and critics are saved as plain transformers or peft would load them; optimizers and
-heads go beside. Random draws are keyed by counters, so there is no generator state to save.
+never half of one. The SHA-256 of its files is kept with them (`integrity`), so that one which was damaged later is
+refused by name, and a run goes on from the one before it. Agents and critics are saved as plain transformers or
+peft would load them; optimizers and heads go beside. Random draws are keyed by counters, so there is no
+generator state to save.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -17,12 +20,15 @@ from typing import Any
 import torch
 
 from collm_agents.critic import Critic
+from collm_agents.integrity import HASHES, DamagedError, read, seal, sync, verify
 from collm_agents.learner import Learner
 from collm_agents.models.backbone import Backbone
 from collm_agents.team import AgentTeam
 from collm_envs.errors import InputError
 
-CALLBACKS, BEST = "callbacks.json", "best-"
+log = logging.getLogger(__name__)
+
+CALLBACKS, BEST, REPLACED = "callbacks.json", "best-", ".replaced-"
 
 
 def save(
@@ -62,20 +68,25 @@ def save(
     (partial / "progress.json").write_text(json.dumps(progress, indent=1) + "\n", encoding="utf-8")
     if callbacks:
         (partial / CALLBACKS).write_text(json.dumps(callbacks, indent=1) + "\n", encoding="utf-8")
-    _sync(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    seal(partial)
+    for rest in root.glob(".writing-[0-9]*"):  # of a run that was killed as it wrote
+        if rest != partial:
+            shutil.rmtree(rest)
+    _take_place(partial, final)
     for old in found(run_dir)[:-keep]:
         shutil.rmtree(old)
     return final
 
 
-def _sync(folder: Path) -> None:
-    """Bring a folder's files to the disk before it gets its name."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+def _take_place(partial: Path, final: Path) -> None:
+    """Give a checkpoint its name; what had it before is dropped only then."""
+    before = final.with_name(f"{REPLACED}{final.name}")
+    if final.is_dir():
+        shutil.rmtree(before, ignore_errors=True)
+        final.rename(before)
+    partial.rename(final)
+    sync(final.parent)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def found(run_dir: Path) -> list[Path]:
@@ -111,8 +122,11 @@ def keep_best(folder: Path) -> Path:
         partial = folder.with_name(f".writing-{final.name}")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(folder / "agents", partial / "agents", copy_function=_link)
-        shutil.copy2(folder / "progress.json", partial)
-        _sync(partial)
+        for name in ("progress.json", HASHES):
+            if (folder / name).is_file():
+                shutil.copy2(folder / name, partial)
+        for file in partial.rglob("*"):
+            sync(file)
         partial.rename(final)
     for other in [*folder.parent.glob(f"{BEST}*"), *folder.parent.glob(f".writing-{BEST}*")]:
         if other != final:
@@ -141,7 +155,7 @@ def pick(run_dir: Path, which: int | str | None = None) -> Path:
         return best[-1]
     present = found(run_dir)
     if not present:
-        raise InputError(f"{run_dir} holds no checkpoint")
+        raise InputError(f"{run_dir} holds no checkpoint: it ended before its first one; begin it anew")
     if which is None:
         return present[-1]
     for folder in present:
@@ -151,18 +165,49 @@ def pick(run_dir: Path, which: int | str | None = None) -> Path:
     raise InputError(f"{run_dir} has no checkpoint at {which} joint samples; it has {known}")
 
 
+def newest_whole(run_dir: Path) -> Path:
+    """The newest checkpoint whose files are what was written; damaged ones are put aside, which the log says.
+
+    Raises:
+        InputError: when there is none; names what is damaged.
+    """
+    for before in (run_dir / "checkpoints").glob(f"{REPLACED}[0-9]*"):
+        if not (final := before.with_name(before.name.removeprefix(REPLACED))).exists():
+            before.rename(final)  # the run was killed between two names
+    damaged: dict[Path, DamagedError] = {}
+    for folder in reversed(found(run_dir)):
+        try:
+            verify(folder)
+        except DamagedError as error:
+            damaged[folder] = error
+            continue
+        for other, why in damaged.items():
+            log.warning("%s; it is put aside, and the run goes on from %s", why, folder.name)
+            other.rename(other.with_name(f"damaged-{other.name}"))
+        return folder
+    if damaged:
+        raise next(iter(damaged.values()))
+    return pick(run_dir)
+
+
 def load_team(folder: Path, team: AgentTeam) -> None:
     """Restore the agents' weights."""
     for member in team.users:
-        team.load(member, _weights(folder, member))
+        team.load(member, weights_of(folder, member))
 
 
 def load_member(folder: Path, saved: str, backbone: Backbone, member: str) -> None:
     """Restore the weights that were saved under one name into a backbone's member of any name."""
-    backbone.load(member, _weights(folder, saved))
+    backbone.load(member, weights_of(folder, saved))
 
 
-def _weights(folder: Path, saved: str) -> Path:
+def weights_of(folder: Path, saved: str) -> Path:
+    """Where the weights lie that were saved under a name.
+
+    Raises:
+        InputError: when there are none, or they are not what was written.
+    """
+    verify(folder, f"agents/{saved}/")
     if not (folder / "agents" / saved).is_dir():
         raise InputError(f"{folder}: no weights of {saved!r}")
     return folder / "agents" / saved
@@ -171,14 +216,26 @@ def _weights(folder: Path, saved: str) -> Path:
 def callback_states(folder: Path) -> dict[str, dict[str, Any]]:
     """What callbacks remembered at a checkpoint, by name."""
     file = folder / CALLBACKS
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read(file, _json) if file.is_file() else {}
 
 
 def load(folder: Path, team: AgentTeam, critic: Critic | None, learner: Learner) -> dict[str, Any]:
-    """Restore a whole run; returns the trainer's counters."""
+    """Restore a whole run; returns the trainer's counters.
+
+    Raises:
+        InputError: for another team, or a file that is missing or damaged.
+    """
     load_team(folder, team)
     if critic is not None:
         for member in critic.members:
             critic.load(member, folder / "critics" / member)
-    learner.load_state_dict(torch.load(folder / "learner.pt", map_location="cpu", weights_only=True))
-    return json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    learner.load_state_dict(read(folder / "learner.pt", _plain))
+    return read(folder / "progress.json", _json)
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _plain(file: Path) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=True)

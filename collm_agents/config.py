@@ -55,6 +55,7 @@ class RunConfig(Section):
         0,
         "CPU threads of torch; 0: one where models have a few million parameters, else torch's choice",
         low=0,
+        high=1024,
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from collm_agents.advantages import Queries
 from collm_agents.batch import Floats, Rollouts, token_batches
 from collm_agents.chat import ChatFormat
+from collm_agents.integrity import read
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.heads import ValueHead
 from collm_agents.models.packing import pack
@@ -213,7 +214,7 @@ class Critic:
         """Read it back."""
         if not self.share:
             self.backbones[member].load(member, folder)
-        self.heads[member].load_state_dict(load_file(folder / HEAD))
+        self.heads[member].load_state_dict(read(folder / HEAD, load_file))
 
     def parameters(self, member: str) -> dict[str, torch.nn.Parameter]:
         """What one critic trains: its member of the backbone and its head."""

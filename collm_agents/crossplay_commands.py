@@ -95,7 +95,9 @@ def run_crossplay(args: argparse.Namespace) -> int:
     folders, items = read_words(args.words)
     out = Path(args.out).expanduser() if args.out else None
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        raise InputError(f"--out {args.out}: {'a folder' if out.is_dir() else 'its folder does not exist'}")
+        raise InputError(
+            f"--out {args.out}: {'is a folder; name a file' if out.is_dir() else 'its folder does not exist'}"
+        )
     progress = Progress()
 
     from collm_agents.crossplay import crossplay  # imports torch
@@ -130,6 +132,6 @@ def read_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
             items.append(word)
         else:
             name = key.removeprefix("eval.")
-            near = suggest(name, [*EVAL_KEYS, *SETTLED_KEYS])
+            near = suggest(name, [*EVAL_KEYS, *SETTLED_KEYS]) or "; `collm crossplay --help` lists what does"
             raise SettingError(f"command line: {word!r} sets nothing that runs are evaluated with{near}")
     return folders, items

@@ -51,7 +51,7 @@ def read_episodes(path: Path) -> Iterator[Episode]:
         try:
             yield _episode(row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}, conversation {number}: {type(error).__name__} {error}") from None
+            raise InputError(f"{path}, conversation {number}: {_told(error)}; take the line out") from None
 
 
 def _of_evaluations(path: Path) -> Iterator[dict[str, Any]]:
@@ -59,8 +59,12 @@ def _of_evaluations(path: Path) -> Iterator[dict[str, Any]]:
         kept = json.loads(path.read_text(encoding="utf-8"))
         rows = [{"joint_samples": one["joint_samples"], **row} for one in kept for row in one["samples"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: {type(error).__name__} {error}") from None
+        raise InputError(f"{path}: {_told(error)}") from None
     yield from rows
+
+
+def _told(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
 
 
 def _episode(row: Mapping[str, Any]) -> Episode:

@@ -29,7 +29,7 @@ from collm_agents.learner import Learner
 from collm_agents.memory import MemoryMeter, steady_heap
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.loading import pick_device
-from collm_agents.overrides import dump_config
+from collm_agents.overrides import save_config
 from collm_agents.plan import Plan
 from collm_agents.recipe import Recipe
 from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_result
@@ -256,7 +256,7 @@ class Experiment:
         """
         run_dir = Path(run_dir)
         experiment = cls(stored_config(run_dir, overrides))
-        folder = checkpoint.pick(run_dir)
+        folder = checkpoint.newest_whole(run_dir)
         steady_heap()
         experiment.meter = MemoryMeter(experiment.device)
         held_out = experiment.eval_env()
@@ -280,12 +280,12 @@ class Experiment:
             progress = Progress(**checkpoint.load(folder, *parts))
             hooks.load_state_dict(checkpoint.callback_states(folder))
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.toml").write_text(dump_config(config), encoding="utf-8")
         reports = Evaluations(run_dir / "evaluations.json")
         tracker = Tracker(run_dir, config, self.expected_samples())
         if folder is not None:
             tracker.rewind(progress.joint_samples)
             reports.rewind(progress.joint_samples)
+        save_config(config, run_dir / "config.toml")
 
         def judge(progress: Progress, edge: bool) -> None:
             count = config.eval.final_tasks if edge else config.eval.tasks

@@ -68,7 +68,7 @@ def export_agents(
     def write(target: Path) -> None:
         for agent in models:
             saved = "team" if experiment.config.team.shared else agent.name
-            source, own = place / "agents" / saved, target / agent.name
+            source, own = checkpoint.weights_of(place, saved), target / agent.name
             whole = agent.tuning == "full" or merge
             if agent.tuning == "lora" and merge:
                 _merge(agent.model, source, own)

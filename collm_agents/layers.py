@@ -15,6 +15,7 @@ from collm_envs.errors import SettingError, suggest
 
 PRESETS = Path(__file__).parent / "presets"
 EXTENDS = "extends"
+LARGEST = 16 * 2**20  # bytes of a settings file
 
 
 def list_presets() -> list[str]:
@@ -37,7 +38,10 @@ def find_preset(name: str, folder: Path = Path()) -> Path:
         return packaged
     if (folder / name).is_file():
         return folder / name
-    raise SettingError(f"unknown preset {name!r}{suggest(name, list_presets())}")
+    near = (
+        suggest(name, list_presets()) or "; `collm train --help` lists them, and a TOML file goes by its path"
+    )
+    raise SettingError(f"unknown preset {name!r}{near}")
 
 
 def read_layers(path: Path, place: str, above: Sequence[Path] = ()) -> list[tuple[dict[str, Any], str]]:
@@ -79,7 +83,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     path = path.expanduser()
     try:
+        if path.stat().st_size > LARGEST:
+            raise SettingError(f"{path}: {path.stat().st_size >> 20} MB are no settings; name a TOML file")
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except SettingError:
+        raise
     except FileNotFoundError:
         raise SettingError(f"no such config file: {path}") from None
     except (OSError, ValueError) as error:

@@ -209,7 +209,7 @@ class Learner:
         kind = state.get("optimizer", "adamw")
         if kind != self.config.optimizer:
             raise SettingError(
-                f"learner.optimizer={self.config.optimizer!r}: the checkpoint's moments are those of {kind!r}"
+                f"learner.optimizer={self.config.optimizer!r}: the checkpoint's moments are {kind}'s; leave it so"
             )
         self.updates = int(state["updates"])
         for member in self.members:

@@ -24,9 +24,10 @@ from collm_agents.config import DEFAULT_ALGORITHM, Config, EvalConfig
 from collm_agents.explain import OPEN_SECTIONS, explain
 from collm_agents.layers import find_preset, read_layers
 from collm_agents.sections import check_limits, check_type
-from collm_envs.errors import SettingError, suggest
+from collm_envs.errors import SettingError, UnknownEnvError, suggest
 
 COMMAND_LINE = "command line"
+LISTED = "; `collm train --help` lists all"
 ALIASES: dict[str, str] = {
     "algorithm": "algorithm.name",
     "model": "team.model",
@@ -136,13 +137,19 @@ def load_config(
         for key, value in _leaves(table)
     ]
     given += [item for word in overrides for item in _parse_word(word, len(layers))]
-    env_id = env_id or _last(given, "env.id")
+    named = None if env_id else _last(given, "env.id")
+    env_id = named.value if named else env_id
     if env_id is None:
+        searched = "".join(f"{place}: " for _, place in layers[-1:])
         raise SettingError(
-            "no environment given; name one, such as writing/tldr-mini-v0 (`collm envs` lists them)"
+            f"{searched}no environment given; name one, such as writing/tldr-mini-v0 (`collm envs` lists them)"
         )
-    algorithm = str(_last(given, "algorithm.name", "algorithm") or DEFAULT_ALGORITHM)
-    known = _Known(env_id, algorithm)
+    chosen = _last(given, "algorithm.name", "algorithm")
+    algorithm = str(chosen.value if chosen else DEFAULT_ALGORITHM)
+    try:
+        known = _Known(env_id, algorithm)
+    except UnknownEnvError as error:
+        raise (UnknownEnvError(f"{named.place}: {error}") if named else error) from None
     tree: Tree = {}
     for item in given:
         _plant(tree, known.resolve(item), item)
@@ -207,9 +214,9 @@ def _leaves(table: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[
             yield (*prefix, key), value
 
 
-def _last(given: Iterable[_Given], *names: str) -> Any:
-    values = [item.value for item in given if item.name in names]
-    return values[-1] if values else None
+def _last(given: Iterable[_Given], *names: str) -> _Given | None:
+    items = [item for item in given if item.name in names]
+    return items[-1] if items else None
 
 
 def _plant(tree: Tree, path: tuple[str, ...], item: _Given) -> None:
@@ -287,7 +294,8 @@ class _Known:
             raise item.error(f"{head!r} is ambiguous; write " + " or ".join(map(".".join, found)))
         else:
             names = {*ALIASES, *self.by_name, *map(".".join, self.keys)}
-            raise item.error(f"unknown setting {item.name!r}{suggest(item.name, names)}")
+            near = suggest(item.name, names) or LISTED
+            raise item.error(f"unknown setting {item.name!r}{near}")
         if path[0] not in OPEN_SECTIONS:
             self._check(path, item)
         return path
@@ -308,7 +316,7 @@ class _Known:
         siblings = {key[depth] for key in self.keys if under(key, path[:depth])}
         elsewhere = [".".join(found) for found in self.by_name.get(path[-1], ())]
         near = suggest(path[-1], elsewhere) if elsewhere else suggest(".".join(path[depth:]), siblings)
-        raise item.error(f"unknown setting {'.'.join(path)!r}{near}")
+        raise item.error(f"unknown setting {'.'.join(path)!r}{near or LISTED}")
 
     def read_open(self, section: str, tree: Any) -> dict[str, Any]:
         """The settings of `env` or `algorithm`, checked against the environment or estimator chosen."""
@@ -418,6 +426,13 @@ def dump_config(config: Config) -> str:
     import tomli_w  # in the extra `train`; reading needs only the standard library
 
     return tomli_w.dumps(_to_plain(config))
+
+
+def save_config(config: Config, file: Path) -> None:
+    """Write it so that a kill leaves the old file or the new one."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(dump_config(config), encoding="utf-8")
+    part.replace(file)
 
 
 def _to_plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ made with) stands beside it in `NAME-about.json`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -146,21 +147,39 @@ def read_results(path: Path) -> Results:
     file = path / "results.json" if path.is_dir() else path
     merged, beside = _read(file), _beside(file)
     about = _read(beside) if beside.is_file() else {}
-    extras = {(e["environment"], e["task"], e["algorithm"], e["seed"]): e for e in about.pop("runs", [])}
+    extras = _extras(about.pop("runs", []), beside)
     found: dict[tuple[str, str, str, int], Record] = {}
     for place, own in _walk(merged, file):
         extra = extras.pop(place, {})
         try:
             points = [_point(value) for key, value in own.items() if key.startswith("step_")]
             final = _point(own["absolute_metrics"])
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(f"{file}: {' / '.join(map(str, place))}: {error!r}") from error
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise InputError(f"{file}: {' / '.join(map(str, place))}: {_told(error)}") from error
         points.sort(key=lambda point: point.joint_samples)
         found[place] = _record(place, extra, tuple(points), final)
     for place, extra in extras.items():
-        points = [Point(**point) for point in extra.get("points", [])]
-        found[place] = _record(place, extra, tuple(points), None)
+        try:
+            points = [Point(**point) for point in extra.get("points", [])]
+            found[place] = _record(place, extra, tuple(points), None)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{beside}: {' / '.join(map(str, place))}: {_told(error)}") from error
     return Results(tuple(found[place] for place in sorted(found)), about)
+
+
+def _extras(runs: Any, beside: Path) -> dict[tuple[str, str, str, int], Mapping[str, Any]]:
+    """What stands beside the merged file, by place."""
+    try:
+        return {(own["environment"], own["task"], own["algorithm"], own["seed"]): own for own in runs}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{beside}: runs: {_told(error)}; `collm bench` writes this file") from error
+
+
+def _told(error: Exception) -> str:
+    """What is wrong with a file's content, for people."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return "an empty list" if isinstance(error, ZeroDivisionError) else str(error)
 
 
 def _record(
@@ -199,6 +218,9 @@ def _lists(point: Point) -> dict[str, list[float]]:
 def _point(own: Mapping[str, Any]) -> Point:
     """From a step, ours or another's: lists are averaged, counts that are missing are taken from the step's own."""
     values = {k: sum(v) / len(v) for k, v in own.items() if isinstance(v, list)}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; a run that broke has no place among results")
     return Point(
         joint_samples=int(values.pop("joint_samples", own.get("step_count", 0))),
         tokens=int(values.pop("tokens", 0)),

@@ -66,8 +66,12 @@ def endpoint(agent: str, address: str) -> Endpoint:
         InputError: for what is no address of a server.
     """
     url, _, model = address.partition("#")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port beyond 65535
+        whole = False
+    if not whole:
         raise InputError(
             f"--agents {agent}={address}: an address reads http://HOST:PORT/v1, with #MODEL if need be"
         )

@@ -27,6 +27,8 @@ def run_report(args: argparse.Namespace) -> int:
 
     source = Path(args.results)
     results = read_results(source)
+    if not results.records:
+        raise InputError(f"{source}: the results hold no run; `collm bench` makes some")
     folder = Path(args.out) if args.out else (source if source.is_dir() else source.parent) / "report"
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file, not a folder")

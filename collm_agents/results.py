@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,10 @@ class Evaluations:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._kept: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else []
+        try:
+            self._kept: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else []
+        except ValueError as error:
+            raise InputError(f"{file}: not JSON ({error}); put back a copy of it") from None
 
     @property
     def edges(self) -> list[Report]:
@@ -145,6 +149,10 @@ def choose_folder(config: Config, algorithm: str) -> Path:
             raise SettingError(
                 f"run.out={str(folder)!r} is not an empty folder; to go on with it use --resume"
             )
+        above = next(place for place in folder.absolute().parents if place.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            wrong = "cannot be written in" if above.is_dir() else "is a file"
+            raise SettingError(f"run.out={str(folder)!r}: {above} {wrong}; name another folder")
         return folder
     name = config.env_id.replace("/", "-").replace(":", "-")
     base = f"{name}-{algorithm}-s{config.run.seed}"

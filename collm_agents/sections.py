@@ -94,7 +94,9 @@ def check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
     """Raise a `SettingError` where a value breaks the limits given to `setting`."""
     choices = limits.get("choices")
     if choices is not None and value not in choices:
-        raise SettingError(f"{name}={value!r} is not a choice{suggest(str(value), map(str, choices))}")
+        raise SettingError(
+            f"{name}={value!r} is not a choice{suggest(str(value), filter(None, map(str, choices)))}"
+        )
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
     if not math.isfinite(value):

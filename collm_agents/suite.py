@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from collm_agents.config import RunConfig
+from collm_agents.models.places import resolve
 from collm_agents.overrides import load_config
 from collm_envs import spec
 from collm_envs.errors import InputError
@@ -227,7 +228,15 @@ class Suite:
     ) -> str:
         """Reward and horizon as they will be, and what else tells forms of one environment apart."""
         try:
-            given = load_config(arena.env, presets=[preset] if preset else [], overrides=settings).env_kwargs
+            config = load_config(arena.env, presets=[preset] if preset else [], overrides=settings)
+            for named in (
+                config.team.model,
+                config.critic.model,
+                *(a.model for a in config.team.agents.values()),
+            ):
+                if named.startswith((".", "/", "~")):  # a folder, and none that the benchmark makes
+                    resolve(named)
+            given = config.env_kwargs
         except InputError as error:
             told = str(error).removeprefix("command line: ")
             raise InputError(f"{self.source}: {arena.env} with {contender.label}: {told}") from error

@@ -20,6 +20,7 @@ from collm_envs import spec
 from collm_envs.errors import InputError, suggest
 from collm_envs.reward import SCHEDULES
 
+MOST_SEEDS = 10_000
 SUITES = Path(__file__).parent / "suites"
 # Said by the suite itself, or by the place a run has in it.
 _OWN = (
@@ -246,7 +247,7 @@ def with_words(suite: Suite, words: Sequence[str], seeds: str = "") -> Suite:
             settings += check_settings([word], place)
     if seeds:
         numbers = [parse_value(part) for part in _split(seeds)]
-        changes["seeds"] = read_seeds(numbers if "," in seeds else numbers[0], place)
+        changes["seeds"] = read_seeds(numbers if "," in seeds or not numbers else numbers[0], place)
     arenas = tuple(dataclasses.replace(arena, **crossed) for arena in suite.environments)
     return dataclasses.replace(suite, settings=(*suite.settings, *settings), environments=arenas, **changes)
 
@@ -296,11 +297,12 @@ def _budget(table: Table) -> tuple[str, float]:
 
 def read_seeds(value: Any, source: str) -> tuple[int, ...]:
     """Seeds from how many there are, or a list."""
-    seeds = list(range(value)) if type(value) is int else value
+    seeds = list(range(min(value, MOST_SEEDS + 1))) if type(value) is int else value
     fine = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not fine or not seeds or len(set(seeds)) < len(seeds):
+    if not fine or not 0 < len(seeds) <= MOST_SEEDS or len(set(seeds)) < len(seeds):
         raise InputError(
-            f"{source}: seeds must be how many, or a list of different whole numbers, not {value!r}"
+            f"{source}: seeds must be how many, up to {MOST_SEEDS}, or a list of different whole numbers, "
+            f"not {value!r:.80}"
         )
     return tuple(seeds)
 

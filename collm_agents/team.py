@@ -146,7 +146,8 @@ class AgentTeam:
             if self.limits[agent] < 8:
                 raise InputError(
                     f"a context of {context} tokens leaves no room beside max_new_tokens="
-                    f"{self.sampling.max_new_tokens} (agent {agent})"
+                    f"{self.sampling.max_new_tokens} (agent {agent}): raise team.max_context, or lower "
+                    "team.sampling.max_new_tokens"
                 )
 
     def observe(self, agent: str, history: History, text: str) -> History | None:

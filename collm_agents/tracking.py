@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from collm_envs.errors import CollmError, SettingError
+from collm_envs.errors import CollmError, InputError, SettingError
 
 if TYPE_CHECKING:
     from collm_agents.config import Config, TrackConfig
@@ -37,6 +37,10 @@ EXTRAS = {"tensorboard": "train", "wandb": "wandb", "trackio": "trackio"}  # by 
 
 class MetricError(CollmError, ValueError):
     """A metric that cannot be recorded: not a finite number, or under a reserved name."""
+
+
+class BrokenRecordError(MetricError, InputError):
+    """A line of a run's record that cannot be read."""
 
 
 class Tracker:
@@ -96,9 +100,14 @@ class Tracker:
             path = self.run_dir / name
             if not path.is_file():
                 continue
-            kept = [row for row in read_rows(path) if row["joint_samples"] <= joint_samples]
-            if name == METRICS and kept:
-                self._earlier_s, self._started = float(kept[-1]["wall_s"]), time.monotonic()
+            try:
+                kept = [row for row in read_rows(path) if row["joint_samples"] <= joint_samples]
+                if name == METRICS and kept:
+                    self._earlier_s, self._started = float(kept[-1]["wall_s"]), time.monotonic()
+            except (KeyError, TypeError, ValueError) as error:
+                if isinstance(error, BrokenRecordError):
+                    raise
+                raise BrokenRecordError(f"{path}: a line has no usable {error}; take the line out") from None
             part = path.with_suffix(".part")
             part.write_text("".join(_line(row) for row in kept), encoding="utf-8")
             os.replace(part, path)
@@ -337,7 +346,7 @@ def read_rows(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]
         kind: only rows of this kind, `update` or `eval`.
 
     Raises:
-        MetricError: for a broken line that is not the last one.
+        BrokenRecordError: for a broken line that is not the last one.
     """
     return [row for row, _ in stream_rows(path) if kind is None or row.get("kind") == kind]
 
@@ -355,9 +364,9 @@ def stream_rows(path: str | Path) -> Iterator[tuple[dict[str, Any], int]]:
             except (ValueError, RecursionError):
                 if not line.endswith(b"\n"):  # only a killed run leaves such a line, and only as the last
                     return
-                raise MetricError(f"{path}, line {number}: not JSON") from None
+                raise BrokenRecordError(f"{path}, line {number}: not JSON; take the line out") from None
             if not isinstance(row, dict):
-                raise MetricError(f"{path}, line {number}: not an object")
+                raise BrokenRecordError(f"{path}, line {number}: not an object; take the line out")
             yield row, done
 
 

@@ -23,13 +23,14 @@ import pettingzoo
 from pettingzoo import AECEnv, aec_registry, parallel_registry
 
 from collm_envs.env import CollabEnv
-from collm_envs.errors import InputError, SettingError, UnknownEnvError, suggest
+from collm_envs.errors import CollmError, InputError, SettingError, UnknownEnvError, suggest
 from collm_envs.partners import Choice
 from collm_envs.single_agent import SingleAgentEnv
 from collm_envs.vector import VecEnv
 from collm_envs.views import to_aec
 
 ENTRY_POINT_GROUP = "collm.envs"
+WHERE = "; its traceback shows where (--debug)"
 _ID = re.compile(r"[a-z][a-z0-9_]*/[a-z0-9][a-z0-9_-]*-v\d+")
 C = TypeVar("C", bound=type[CollabEnv])
 
@@ -145,7 +146,14 @@ def _build(spec: EnvSpec, kwargs: Mapping[str, Any]) -> CollabEnv:
     for key in kwargs:
         if key not in known:
             raise SettingError(f"{spec.id} has no setting {key!r}{suggest(key, known)}")
-    env = cls(**{**spec.kwargs, **kwargs})
+    try:
+        env = cls(**{**spec.kwargs, **kwargs})
+    except CollmError:
+        raise
+    except Exception as error:  # as an import, a plug-in's constructor can fail in any way
+        raise InputError(
+            f"environment {spec.id!r}: building it failed: {type(error).__name__}: {error}{WHERE}"
+        ) from error
     env.env_id = spec.id
     return env
 
@@ -210,6 +218,8 @@ def spec(id: str) -> EnvSpec:
 
 def _import_class(name: str) -> type[CollabEnv]:
     module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise UnknownEnvError(f"environment {name!r} does not read module:Class")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -217,17 +227,20 @@ def _import_class(name: str) -> type[CollabEnv]:
             raise UnknownEnvError(
                 f"environment {name!r}: there is no module {error.name!r} to import"
             ) from None
-        raise UnknownEnvError(f"environment {name!r}: importing {module_name} failed: {error}") from error
-    except (Exception, SystemExit) as error:  # a plug-in's import can fail in any way
         raise UnknownEnvError(
-            f"environment {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+            f"environment {name!r}: importing {module_name} failed: {error}{WHERE}"
+        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plug-in's import can fail in any way
+        raise UnknownEnvError(
+            f"environment {name!r}: importing {module_name} failed: {type(error).__name__}: {error}{WHERE}"
         ) from error
     cls = getattr(module, attribute, None)
     if not (isinstance(cls, type) and issubclass(cls, CollabEnv)):
         classes = [k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, CollabEnv)]
-        raise UnknownEnvError(
-            f"{module_name} has no CollabEnv class {attribute!r}{suggest(attribute, classes)}"
-        )
+        hint = suggest(attribute, classes) or "; it holds none at all"
+        raise UnknownEnvError(f"{module_name} has no CollabEnv class {attribute!r}{hint}")
     if "env_id" not in cls.__dict__:
         cls.env_id = name
     return cls

@@ -45,6 +45,8 @@ def parse_kinds(text: str, agents: Sequence[str], allowed: Sequence[str] = KINDS
         kinds = dict(zip(agents, named * (len(agents) if len(named) == 1 else 1), strict=True))
     else:
         kinds = {name.strip(): kind.strip() for name, _, kind in items}
+        if len(kinds) < len(items):
+            raise SettingError(f"--agents: an agent is named twice in {text!r}; each has one kind")
     for name, kind in kinds.items():
         if name not in agents:
             raise SettingError(f"--agents: there is no agent {name!r}{suggest(name, agents)}")

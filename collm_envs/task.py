@@ -13,11 +13,9 @@ Splits: a name with an optional slice, such as `train[:1000]`.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Any, overload
 import numpy as np
 
 from collm_envs.errors import DataError, SettingError, suggest
+from collm_envs.lines import read_lines, read_whole
 
 Row = Mapping[str, Any]
 
@@ -329,20 +328,12 @@ def read_rows(path: str | Path) -> Sequence[Row]:
         return _read_parquet(path)
     if reader is None:
         raise DataError(f"{path}: unknown kind of file; known: .jsonl, .json, .csv (each also .gz), .parquet")
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if zipped else raw).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: {error}") from None
-    return reader(text, path)
+    return reader(path, zipped)
 
 
-def _read_jsonl(text: str, path: Path) -> list[Row]:
+def _read_jsonl(path: Path, zipped: bool) -> list[Row]:
     rows = []
-    # Only "\n" ends a line: str.splitlines would also cut at U+2028, which is legal inside a JSON string.
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_lines(path, zipped=zipped), 1):
         if line.strip():
             try:
                 rows.append(json.loads(line))
@@ -351,9 +342,11 @@ def _read_jsonl(text: str, path: Path) -> list[Row]:
     return rows
 
 
-def _read_json(text: str, path: Path) -> list[Row]:
+def _read_json(path: Path, zipped: bool) -> list[Row]:
     try:
-        rows = json.loads(text)
+        rows = json.loads(read_whole(path, zipped=zipped))
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from None
     if not isinstance(rows, list):
@@ -361,9 +354,10 @@ def _read_json(text: str, path: Path) -> list[Row]:
     return rows
 
 
-def _read_csv(text: str, path: Path) -> list[Row]:
-    # As in _read_jsonl: the csv module finds the ends of lines itself, and knows of no U+2028.
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _read_csv(path: Path, zipped: bool) -> list[Row]:
+    # The csv module is given lines as it would find them itself: a carriage return alone ends one, too.
+    lines = (part for line in read_lines(path, zipped=zipped) for part in io.StringIO(line, newline=""))
+    reader = csv.DictReader(lines, strict=True)
     rows: list[Row] = []
     try:
         for row in reader:
@@ -371,7 +365,7 @@ def _read_csv(text: str, path: Path) -> list[Row]:
                 raise DataError(f"{path}, row {len(rows) + 1}: has not as many cells as the header")
             rows.append(row)
     except csv.Error as error:
-        raise DataError(f"{path}, row {len(rows) + 1}: {error}") from None
+        raise DataError(f"{path}, row {len(rows) + 1}: {error} (.jsonl holds long and odd texts)") from None
     return rows
 
 

@@ -84,8 +84,10 @@ def find_algorithm(name: str) -> AlgorithmSpec:
     if colon:
         try:
             module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise SettingError(f"algorithm {name!r}: importing {module_name} failed: {error}") from error
+        except (Exception, SystemExit) as error:  # a plug-in's import can fail in any way
+            raise SettingError(
+                f"algorithm {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+            ) from error
         for spec in _ALGORITHMS.values():
             if spec.estimator is getattr(module, attribute, None):
                 return spec

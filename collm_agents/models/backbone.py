@@ -298,8 +298,7 @@ class Backbone:
         if not layers:
             raise SettingError(f"learner.gradient_checkpointing: the layers of {self.name!r} cannot do it")
 
-        def recompute(forward: Any, *words: Any) -> Any:
-            layer = forward.args[0]
+        def recompute(layer: Any, forward: Any, *words: Any) -> Any:
             layer.training = False  # so that no dropout wakes up inside
             try:
                 return checkpoint(forward, *words, use_reentrant=False)
@@ -308,7 +307,7 @@ class Backbone:
 
         for layer in layers:
             layer.training = layer.gradient_checkpointing = True
-            layer._gradient_checkpointing_func = recompute
+            layer._gradient_checkpointing_func = functools.partial(recompute, layer)
         try:
             yield
         finally:
@@ -366,24 +365,35 @@ class Backbone:
         """Read a member's weights back, exactly.
 
         Raises:
-            InputError: when the folder holds other parameters than the member has.
+            InputError: when the folder holds other parameters than the member has, or a damaged file.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        def read(file: Path) -> dict[str, Tensor]:
+            try:
+                return load_file(file)
+            except (SafetensorError, OSError) as error:
+                raise InputError(
+                    f"{file}: cannot be read ({error}); it is damaged: take another copy"
+                ) from None
+
         if self._peft is None:
-            saved = {
-                k: v for file in sorted(folder.glob("model*.safetensors")) for k, v in load_file(file).items()
-            }
+            files = sorted(folder.glob("model*.safetensors"))
+            saved = {k: v for file in files for k, v in read(file).items()}
             own = self._copies[member].state_dict()
             tied = set(own) - set(saved)
-            missing = [
+            missing = sorted(
                 k for k in tied if not any(own[k].data_ptr() == own[s].data_ptr() for s in saved if s in own)
-            ]
+            )
         else:
-            file = folder / "adapter_model.safetensors"
-            saved = load_file(file) if file.is_file() else {}
+            files = list(folder.glob("adapter_model.safetensors"))
+            saved = {k: v for file in files for k, v in read(file).items()}
             own = peft.get_peft_model_state_dict(self._peft, adapter_name=member)
             missing = sorted(set(own) - set(saved))
+        if not files:
+            kind = "a whole model" if self._peft is None else "an adapter"
+            raise InputError(f"{folder}: there are no weights of {kind} in it (tuning={self.tuning!r})")
         unknown = sorted(set(saved) - set(own))
         other = [k for k in saved if k in own and saved[k].shape != own[k].shape]
         if missing or unknown or other:

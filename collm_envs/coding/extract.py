@@ -33,7 +33,7 @@ _FOREIGN = re.compile(
 _OPENS = re.compile(
     r"[ \t]*(?:async[ \t]+)?(?:def|if|for|while|try|else|elif|with|except|finally)\b.*:[ \t]*(?:#|$)"
 )
-_CLASS = re.compile(r"[ \t]*class[ \t]+\w+.*:[ \t]*(?:#|$)")
+_CLASS = re.compile(r"[ \t]*class[ \t]+\w++.*:[ \t]*(?:#|$)")
 _CODE_WORDS = ("def", "async", "class", "import", "from")
 _MAX_LINES = 20_000
 _MAX_MARGIN = 400  # columns; Python allows a hundred levels

@@ -226,7 +226,7 @@ def test_packaged_suites_can_be_used(name):
             "mini": 480,
             "mini-core": 120,
             "mini-search": 18,
-            "mini-ablations": 54,
+            "mini-ablations": 66,
             "mini-worlds": 27,
             "mini-warmstarts": 18,
             "medium": 18,

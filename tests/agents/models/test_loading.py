@@ -143,4 +143,4 @@ def test_a_folder_that_is_no_model_is_a_whole_sentence(tmp_path):
     with pytest.raises(InputError) as caught:
         loading.load_tokenizer(str(tmp_path))
     assert not str(caught.value).endswith(":")
-    assert "tokenizer" in str(caught.value)
+    assert "no config.json" in str(caught.value)
