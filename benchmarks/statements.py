@@ -158,9 +158,7 @@ def levels(runs: Sequence[Record]) -> list[str]:
     return lines
 
 
-def contrasts(
-    runs: Sequence[Record], asked: Sequence[tuple[str, str]], *, each: bool = False
-) -> list[str]:
+def contrasts(runs: Sequence[Record], asked: Sequence[tuple[str, str]], *, each: bool = False) -> list[str]:
     """Lines of a table: what each variant changes beside its reference, on the places and seeds of both.
 
     Args:
@@ -176,7 +174,12 @@ def contrasts(
         for place in sorted({(run.environment, run.task) for run in runs}):
             there = [run for run in runs if (run.environment, run.task) == place]
             low, high = (there[0].references[kind]["score"] for kind in ("novice", "oracle"))
-            found += [f"{' '.join(place)} (novice {low:.3g}, oracle {high:.3g}):", "", *contrasts(there, asked), ""]
+            found += [
+                f"{' '.join(place)} (novice {low:.3g}, oracle {high:.3g}):",
+                "",
+                *contrasts(there, asked),
+                "",
+            ]
         return found
     lines = ["| variant | beside | places × seeds | end | course |", "|---" * 5 + "|"]
     by: Mapping[str, dict[tuple[str, str, int], Record]] = {
