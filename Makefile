@@ -6,11 +6,11 @@ READY := $(VENV)/.ready
 PEER := .venv-peer
 PEER_READY := $(PEER)/.ready
 
-.PHONY: help setup demo test check docs slow drill models bench-throughput clean \
+.PHONY: help setup demo test check docs slow drill lowest newest models bench-throughput clean \
 	gpu gpu-tests gpu-steps gpu-throughput gpu-sweep gpu-learn
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 # constraints.txt pins torch, so that no newer release with its CUDA packages is taken by accident. Where your
 # package index serves CUDA builds under that version too, or to get one on a machine with a GPU, name the index:
@@ -49,6 +49,18 @@ slow: $(READY) ## tests longer than CI allows
 
 drill: $(READY) ## hostile input by the million
 	$(BIN)/python -m pytest -m drill
+
+# torch apart, which constraints.txt pins for its size.
+.venv-lowest/.ready .venv-newest/.ready: .venv-%/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --upgrade pip uv
+	.venv-$*/bin/python -m pip install --quiet -c constraints.txt $(TORCH)
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --resolution $(if $(filter lowest,$*),lowest-direct,highest) \
+		-e '.[data,train,report,search]' 'pytest>=8.3' 'pytest-xdist>=3.6' 'hypothesis>=6.120'
+	touch $@
+
+lowest newest: %: .venv-%/.ready ## quick tests with the oldest (newest) releases that pyproject.toml allows
+	.venv-$*/bin/python -m pytest -n 2 tests/envs tests/agents -m "not learning and not system and not slow and not drill and not gpu and not alone"
 
 models: $(READY) ## rebuild the built-in model from its seeded script
 	$(BIN)/python -m collm_agents.models.warmstart
@@ -105,4 +117,4 @@ gpu-learn: $(READY) ## the suite `medium`; called again it goes on
 	cp runs/gpu-learn/results-about.json $(RESULTS)/gpu-learn-about.json
 
 clean: ## remove the environments and caches, not the runs
-	rm -rf $(VENV) $(PEER) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEER) .venv-lowest .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis

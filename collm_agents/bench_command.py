@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collm_agents import terminal
+from collm_agents.pool import OnRay
 from collm_agents.records import Record, Results, read_results
 from collm_agents.suite import FINAL_TIMES, Run, Suite
 from collm_envs.errors import InputError
@@ -67,6 +68,19 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus", default="", metavar="0,1", help="accelerators, one run at a time on each that is listed"
     )
+    parser.add_argument(
+        "--ray",
+        default="",
+        metavar="auto|local|HOST:PORT",
+        help="runs are tasks of a Ray cluster, as many at once as it has room for, or --processes",
+    )
+    parser.add_argument("--run-cpus", type=float, metavar="N", help="with --ray: CPUs of a run (default 1)")
+    parser.add_argument(
+        "--run-gpus",
+        type=float,
+        metavar="N",
+        help="with --ray: accelerators of a run, or a share (default 0)",
+    )
 
 
 def places(args: argparse.Namespace) -> dict[str, Any]:
@@ -74,7 +88,19 @@ def places(args: argparse.Namespace) -> dict[str, Any]:
     if args.processes < 0:
         raise InputError(f"--processes must be at least 1, not {args.processes}")
     gpus = [gpu.strip() for gpu in args.gpus.split(",") if gpu.strip()]
-    return {"processes": args.processes, "gpus": gpus}
+    if not args.ray:
+        for name, value in (("--run-cpus", args.run_cpus), ("--run-gpus", args.run_gpus)):
+            if value is not None:
+                raise InputError(f"{name} says what a run takes of a cluster; it goes with --ray")
+        return {"processes": args.processes, "gpus": gpus}
+    if gpus:
+        raise InputError("--gpus lists this machine's accelerators; with --ray say --run-gpus")
+    cpus, share = 1.0 if args.run_cpus is None else args.run_cpus, args.run_gpus or 0.0
+    if cpus < 0 or share < 0 or not cpus + share:
+        raise InputError("--run-cpus and --run-gpus must be at least 0, and one of them more")
+    import collm_agents.distributed  # noqa: F401  (names the extra where Ray is missing)
+
+    return {"processes": args.processes, "ray": OnRay(args.ray, cpus, share)}
 
 
 def run_bench(args: argparse.Namespace) -> int:
@@ -240,7 +266,7 @@ def _estimate(bench: Benchmark, missing: Sequence[Run]) -> Iterator[str]:
     elif not seconds:
         yield "time: nobody knows; runs that are done tell, so finish one and ask again"
     else:
-        at_once = len(bench.gpus) or bench.processes
+        at_once = bench.at_once or 1
         whole = sum(seconds) / len(seconds) * len(missing)
         each, known = duration(whole / len(missing)), f"{len(seconds)} of {len(missing)}"
         yield f"time: about {duration(whole / at_once)} with {at_once} at a time, {each} each (known: {known})"

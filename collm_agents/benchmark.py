@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from collm_agents.bench_run import Place, failed_record, last_words, read_run, record_of, settings_of
-from collm_agents.pool import Job, Pool
+from collm_agents.pool import Job, OnRay, Pool
 from collm_agents.records import Record, Results, write_results
 from collm_agents.results import EPISODES
 from collm_agents.suite import WARMSTART, Run, Suite, parse_warmstart
 from collm_envs.errors import CollmError, InputError
 
 COLUMNS = ("score", "success", "return", "turns", "reply_tokens")
+LANDMARK = "checkpoints/[0-9]*/progress.json"
 NO_PARQUET = "episodes.parquet was not written: pip install 'collm[data]'"
 
 
@@ -52,6 +53,7 @@ class Benchmark:
         out: folder; made where it is missing.
         processes: programs at once.
         gpus: entries of CUDA_VISIBLE_DEVICES that runs are dealt out to.
+        ray: a cluster that plays the runs; `processes` 0 is then as many as it has room for.
         slim: drop critics and optimizers of a run once it is finished.
         redo: run again what was started with other settings, in place of refusing it.
         said: called with a line for people when something ended.
@@ -69,6 +71,7 @@ class Benchmark:
         *,
         processes: int = 0,
         gpus: Sequence[str] = (),
+        ray: OnRay | None = None,
         slim: bool = False,
         redo: bool = False,
         said: Callable[[str], Any] = lambda line: None,
@@ -77,7 +80,9 @@ class Benchmark:
     ) -> None:
         self.suite, self.out, self.gpus = suite, out.expanduser(), tuple(gpus)
         self.slim, self.redo = slim, redo
-        self.processes = processes or cores()
+        self.ray = ray
+        self.processes = processes or (0 if ray else cores())
+        self.at_once = len(gpus) or self.processes  # 0: nobody knows before the cluster is asked
         self.said, self.seen, self.trainer = said, seen, tuple(trainer)
         self.places = [Place(run, self.out / "runs" / run.key) for run in suite.runs()]
         self._took: list[float] = []
@@ -120,10 +125,12 @@ class Benchmark:
 
             def told(running: Sequence[Job], waiting: int) -> None:
                 names = [job.name for job in running]
-                self.seen(ended, failed, len(self.places), names, self._left(len(running), waiting))
+                left = self._left(len(running), waiting)
+                self.seen(ended, failed, len(self.places), names, left)
 
             jobs = [self._job(place, count) for place in missing]
-            self._pool(lock, told, jobs)
+            if jobs:
+                self._pool(self._runner(lock, told), jobs)
             return self._write()
 
     def adopt(self, results: Results) -> int:
@@ -180,21 +187,24 @@ class Benchmark:
             self._took.append(seconds)
             count(place, seconds)
 
-        return Job(place.run.key, place.folder, lambda: self._begin(place), finish)
+        model = place.run.model
+        needs = [self._warmstart(model)] if model.startswith(WARMSTART) else []
+        landmark = f"{place.train.name}/{LANDMARK}"
+        return Job(place.run.key, place.folder, lambda: self._begin(place), finish, needs, landmark)
 
     def _begin(self, place: Place) -> list[str]:
         """Make the folder ready and say the command: going on where there is a checkpoint, else from the start."""
         stored, run, now = place.stored(), place.run, commit()
         anew = stored.get("state") != "started" or bool(place.change())
-        if not anew and any(place.train.glob("checkpoints/[0-9]*/progress.json")):
+        if not anew and any(place.train.glob(LANDMARK)):
             earlier = stored["commits"]
             place.note("started", stored["wall_s"], [*earlier, *([now] if now not in earlier else [])])
-            return [*self.trainer, "--resume", str(place.train)]
+            return [*self.trainer, "--resume", str(place.train.absolute())]
         shutil.rmtree(place.folder, ignore_errors=True)
         place.note("started", 0.0, [now])
         preset = ["--preset", run.preset] if run.preset else []
         settings = [self._located(word) for word in run.settings]
-        return [*self.trainer, run.environment, *preset, *settings, f"run.out={place.train}"]
+        return [*self.trainer, run.environment, *preset, *settings, f"run.out={place.train.absolute()}"]
 
     def _located(self, word: str) -> str:
         key, _, value = word.partition("=")
@@ -248,10 +258,18 @@ class Benchmark:
         def told(running: Sequence[Job], waiting: int) -> None:
             self.seen(0, 0, len(self.places), [job.name for job in running], None)
 
-        self._pool(lock, told, [job(model) for folder, model in wanted.items() if not folder.is_dir()])
+        jobs = [job(model) for folder, model in wanted.items() if not folder.is_dir()]
+        self._pool(Pool(self.processes or cores(), self.gpus, kept_open=[lock], told=told), jobs)
 
-    def _pool(self, lock: int, told: Callable[[Sequence[Job], int], Any], jobs: Sequence[Job]) -> None:
-        pool = Pool(self.processes, self.gpus, kept_open=[lock], told=told)
+    def _runner(self, lock: int, told: Callable[[Sequence[Job], int], Any]) -> Pool:
+        """What plays the runs."""
+        if self.ray is None:
+            return Pool(self.processes, self.gpus, kept_open=[lock], told=told)
+        from collm_agents.distributed.pool import RayPool
+
+        return RayPool(self.ray, self.processes, told=told)
+
+    def _pool(self, pool: Pool, jobs: Sequence[Job]) -> None:
         if not pool.run(jobs):
             self._write()
             done = sum(place.state() == "done" for place in self.places)
@@ -265,7 +283,7 @@ class Benchmark:
         if not self._took:
             return None
         each = sum(self._took) / len(self._took)
-        return each * (waiting + running / 2) / (len(self.gpus) or self.processes)
+        return each * (waiting + running / 2) / max(self.at_once or running, 1)
 
     def _told(self, place: Place, seconds: float) -> str:
         stored = place.stored()

@@ -1,7 +1,7 @@
 """Programs side by side: at most so many at once, dealt out to accelerators where listed, stopped together.
 
 For `benchmark`. A program here is a command with a folder for what it prints; what it does and whether it did it
-well is its job's to say. Nothing here retries.
+well is its job's to say. Nothing here retries. `distributed.pool` runs the same jobs on a cluster.
 """
 
 from __future__ import annotations
@@ -31,19 +31,44 @@ class Job:
         folder: where `stdout.txt` and `stderr.txt` go.
         begin: called right before the start; returns the command.
         finish: called after its end with the exit code and the seconds that it took.
+        needs: files and folders outside `folder` that the command names.
+        landmark: pattern of files in `folder` from which the program could go on.
     """
 
     name: str
     folder: Path
     begin: Callable[[], Sequence[str]]
     finish: Callable[[int, float], Any]
+    needs: Sequence[Path] = ()
+    landmark: str = ""
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """A Ray cluster, and what one program takes of it.
+
+    Attributes:
+        address: as for `distributed.session.connected`.
+        cpus: CPUs, or a share of one.
+        gpus: accelerators, or a share of one.
+    """
+
+    address: str
+    cpus: float = 1.0
+    gpus: float = 0.0
 
 
 @dataclass
-class _Running:
+class Running:
+    """A job that was started, and its place among those at once."""
+
     job: Job
-    process: subprocess.Popen[bytes]
     slot: int
+
+
+@dataclass
+class _Process(Running):
+    process: subprocess.Popen[bytes]
     started: float
     files: tuple[Any, ...] = field(default=())
 
@@ -67,13 +92,17 @@ class Pool:
         kept_open: Sequence[int] = (),
         told: Callable[[Sequence[Job], int], Any] = lambda running, waiting: None,
     ) -> None:
-        self.slots = len(gpus) or processes
-        self.stopped_by = 0
+        self.processes, self.stopped_by = processes, 0
         self._gpus, self._kept_open, self._told = tuple(gpus), tuple(kept_open), told
+
+    @property
+    def slots(self) -> int:
+        """Programs at once, as things are now."""
+        return len(self._gpus) or self.processes
 
     def run(self, jobs: Sequence[Job]) -> bool:
         """Run all jobs; False where a signal (`stopped_by`) came before their end, which stops all programs."""
-        waiting, running = list(jobs), list[_Running]()
+        waiting, running = list(jobs), list[Any]()
         with self._signals():
             try:
                 while (waiting or running) and not self.stopped_by:
@@ -84,10 +113,10 @@ class Pool:
                     time.sleep(POLL_S)
                     running = [one for one in running if not self._ended(one)]
             finally:
-                _stop(running)
+                self._stop(running)
         return not self.stopped_by
 
-    def _start(self, job: Job, slot: int) -> _Running:
+    def _start(self, job: Job, slot: int) -> Any:
         command = job.begin()
         files = tuple((job.folder / name).open("wb") for name in ("stdout.txt", "stderr.txt"))
         process = subprocess.Popen(
@@ -99,23 +128,34 @@ class Pool:
             pass_fds=self._kept_open,
             start_new_session=True,  # what it starts is stopped with it; a terminal's Ctrl-C comes to us alone
         )
-        return _Running(job, process, slot, time.monotonic(), files)
+        return _Process(job, slot, process, time.monotonic(), files)
 
     def _environment(self, slot: int) -> Mapping[str, str]:
-        home = str(Path(__file__).resolve().parents[1])
-        path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-        own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        if self._gpus:
-            own["CUDA_VISIBLE_DEVICES"] = self._gpus[slot]
-        return {**os.environ, "PYTHONPATH": path, **own}
+        own = {"CUDA_VISIBLE_DEVICES": self._gpus[slot]} if self._gpus else {}
+        return {**environment(), **own}
 
-    def _ended(self, one: _Running) -> bool:
+    def _ended(self, one: Any) -> bool:
         code = one.process.poll()
         if code is None:
             return False
         _close(one)
         one.job.finish(code, time.monotonic() - one.started)
         return True
+
+    def _stop(self, running: Sequence[Any]) -> None:
+        """End all that were started."""
+        for number, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+            left = [one for one in running if one.process.poll() is None]
+            for one in left:
+                try:
+                    os.killpg(one.process.pid, number)
+                except ProcessLookupError:  # it ended by itself in between
+                    continue
+            until = time.monotonic() + patience
+            while any(one.process.poll() is None for one in left) and time.monotonic() < until:
+                time.sleep(POLL_S / 2)
+        for one in running:
+            _close(one)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -139,21 +179,18 @@ class Pool:
                 signal.signal(number, handler)
 
 
-def _stop(running: Sequence[_Running]) -> None:
-    for number, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
-        left = [one for one in running if one.process.poll() is None]
-        for one in left:
-            try:
-                os.killpg(one.process.pid, number)
-            except ProcessLookupError:  # it ended by itself in between
-                continue
-        until = time.monotonic() + patience
-        while any(one.process.poll() is None for one in left) and time.monotonic() < until:
-            time.sleep(POLL_S / 2)
-    for one in running:
-        _close(one)
+def environment(path: str = "") -> dict[str, str]:
+    """That of a program: this process's with one thread, and this package to be found.
+
+    Args:
+        path: more places for modules, as in PYTHONPATH.
+    """
+    home = str(Path(__file__).resolve().parents[1])
+    found = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH"), path]))
+    own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, "PYTHONPATH": found, **own}
 
 
-def _close(one: _Running) -> None:
+def _close(one: _Process) -> None:
     for file in one.files:
         file.close()

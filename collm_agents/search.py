@@ -20,6 +20,7 @@ from typing import Any
 
 from collm_agents.bench_run import Place
 from collm_agents.benchmark import Benchmark, held
+from collm_agents.pool import OnRay
 from collm_agents.records import Record
 from collm_agents.results import write_whole
 from collm_agents.search_file import Range, Search, word
@@ -87,6 +88,7 @@ class Searcher:
         out: folder; made where it is missing.
         processes: programs at once.
         gpus: as for `Benchmark`.
+        ray: as for `Benchmark`.
         said: called with a line for people when something ended.
         seen: as for `Benchmark`; it counts the runs of all trials that are drawn.
         trainer: command that trains.
@@ -102,6 +104,7 @@ class Searcher:
         *,
         processes: int = 0,
         gpus: Sequence[str] = (),
+        ray: OnRay | None = None,
         said: Callable[[str], Any] = lambda line: None,
         seen: Callable[[int, int, int, Sequence[str], float | None], Any] = lambda *told: None,
         trainer: Sequence[str] = TRAINER,
@@ -111,6 +114,7 @@ class Searcher:
         self._more: dict[str, Any] = {
             "processes": processes,
             "gpus": gpus,
+            "ray": ray,
             "said": said,
             "seen": seen,
             "trainer": trainer,

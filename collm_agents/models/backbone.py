@@ -298,8 +298,7 @@ class Backbone:
         if not layers:
             raise SettingError(f"learner.gradient_checkpointing: the layers of {self.name!r} cannot do it")
 
-        def recompute(forward: Any, *words: Any) -> Any:
-            layer = forward.args[0]
+        def recompute(layer: Any, forward: Any, *words: Any) -> Any:
             layer.training = False  # so that no dropout wakes up inside
             try:
                 return checkpoint(forward, *words, use_reentrant=False)
@@ -308,7 +307,7 @@ class Backbone:
 
         for layer in layers:
             layer.training = layer.gradient_checkpointing = True
-            layer._gradient_checkpointing_func = recompute
+            layer._gradient_checkpointing_func = functools.partial(recompute, layer)
         try:
             yield
         finally:

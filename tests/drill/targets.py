@@ -146,8 +146,8 @@ def settings(text: str) -> None:
     """Overrides, splits, and words of a suite: a value, or one of our errors."""
     parse_value(text)
     for read in (
-        lambda: load_config(["debug/echo-v0", text]),
-        lambda: load_config(["debug/echo-v0", f"learner.lr={text}"]),
+        lambda: load_config("debug/echo-v0", overrides=[text]),
+        lambda: load_config("debug/echo-v0", overrides=[f"learner.lr={text}"]),
         lambda: load_env_settings("debug/echo-v0", [text]),
         lambda: parse_split(text),
         lambda: parse_kinds(text, AGENTS),

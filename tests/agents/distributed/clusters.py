@@ -8,16 +8,16 @@ from ray.cluster_utils import Cluster
 
 # A busy machine makes Ray slow to start; it is not what is tested.
 os.environ["RAY_worker_register_timeout_seconds"] = "300"  # noqa: SIM112
-NODE = {"num_cpus": 2, "object_store_memory": 80_000_000, "include_dashboard": False}
+NODE = {"object_store_memory": 80_000_000, "include_dashboard": False}
 
 
-def three_nodes(tries=4):
-    """Nodes that declare two CPUs each; the driver lives on the first. Ray gives a node half a minute to start."""
+def three_nodes(cpus=(2, 2, 2), tries=4):
+    """Nodes that declare so many CPUs; the driver lives on the first. Ray gives a node half a minute to start."""
     cluster = Cluster()
-    for number in (1, 2, 3):
+    for number, count in enumerate(cpus, start=1):
         for left in reversed(range(tries)):
             try:
-                cluster.add_node(**NODE, resources={f"node{number}": 1})
+                cluster.add_node(**NODE, num_cpus=count, resources={f"node{number}": 1})
                 break
             except Exception as error:
                 if "timed out during startup" not in str(error) or not left:
