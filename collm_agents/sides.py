@@ -19,20 +19,16 @@ from collm_agents.advantages import explained_variance
 from collm_agents.batch import Floats, Ints, Rollouts
 from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic
+from collm_agents.finite import NonFiniteError
 from collm_agents.losses import kl_estimate, per_reply, policy_loss, ratios, value_loss
 from collm_agents.models.backbone import Backbone
 from collm_agents.optim import make_optimizer
 from collm_agents.signals import RowStats
 from collm_agents.team import AgentTeam, Scored
-from collm_envs.errors import CollmError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-class NonFiniteError(CollmError, ArithmeticError):
-    """A loss or gradient is not finite; names the agent or critic, which was not stepped, and the tasks."""
 
 
 class Answer(Protocol[T_co]):
@@ -170,6 +166,11 @@ class Side:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * factor
 
+    def _broken(self, what: str) -> NonFiniteError:
+        """The error, with nothing left behind that a later step could take."""
+        self.optimizer.zero_grad(set_to_none=True)
+        return NonFiniteError(what)
+
     def _step(self, loss: float, who: str) -> float:
         """Check, clip and step; returns the gradient norm before clipping."""
         optimizer = self.optimizer
@@ -177,8 +178,7 @@ class Side:
         limit = self.config.max_grad_norm or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit)) if parameters else 0.0
         if not np.isfinite(loss) or not np.isfinite(norm):
-            optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteError(f"loss {loss} with gradient norm {norm} for {self.member}; rows of {who}")
+            raise self._broken(f"loss {loss} with gradient norm {norm} for {self.member}; rows of {who}")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm
@@ -285,8 +285,10 @@ class AgentSide(Side):
         total, surprisal, tokens = 0.0, 0.0, 0
         for own, scored in self._score(batch.rows, rows, entropy=self.config.entropy_coef > 0):
             loss = self._loss(batch, own, scored, scale)
+            total += (value := float(loss.detach()))
+            if not np.isfinite(value):  # named here, where fewer rows can be the cause
+                raise self._broken(f"loss {value} for {self.member}; rows of {batch.rows.named(own)}")
             loss.backward()
-            total += float(loss.detach())
             tokens += int(scored.mask.sum())
             surprisal -= float(scored.logprob.detach().sum())
         norm = self._step(total, batch.rows.named(rows))

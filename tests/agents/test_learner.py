@@ -11,7 +11,8 @@ from collm_agents.algorithms.cc import CentralisedCritic
 from collm_agents.algorithms.dc import DecentralisedCritics
 from collm_agents.algorithms.mc import MonteCarlo
 from collm_agents.config import SamplingConfig, TeamConfig
-from collm_agents.sides import CriticSide, MemberRows, NonFiniteError
+from collm_agents.finite import NonFiniteError
+from collm_agents.sides import CriticSide, MemberRows
 from collm_agents.team import AgentTeam
 
 AGENTS = ("agent_0", "agent_1")

@@ -808,7 +808,7 @@ SUITES = [
     ),
     case(
         "bench suite-seeds.toml",
-        "suite-seeds.toml: seeds must be how many, or a list of different whole numbers, not [1, 1]",
+        "suite-seeds.toml: seeds must be how many, up to 10000, or a list of different whole numbers, not [1, 1]",
     ),
     case(
         "bench suite-settings.toml",
@@ -831,11 +831,11 @@ SUITES = [
     ),
     case(
         "bench smoke --seeds 0",
-        "command line: seeds must be how many, or a list of different whole numbers, not 0",
+        "command line: seeds must be how many, up to 10000, or a list of different whole numbers, not 0",
     ),
     case(
         "bench smoke --seeds x",
-        "command line: seeds must be how many, or a list of different whole numbers, not 'x'",
+        "command line: seeds must be how many, up to 10000, or a list of different whole numbers, not 'x'",
     ),
     case("bench smoke --processes -1", "--processes must be at least 1, not -1"),
     case("bench smoke --out good.jsonl", "good.jsonl is not a folder"),
