@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from collm_agents.critic import Critic
 from collm_agents.integrity import HASHES, DamagedError, read, seal, sync, verify
@@ -88,16 +87,11 @@ def save(
 
 
 def _write(partial: Path, team: AgentTeam, critic: Critic | None, learner: Learner) -> None:
-    for member, users in team.users.items():
-        team.backbones[users[0]].save(member, partial / "agents" / member)
+    for member in team.users:
+        team.save(member, partial / "agents" / member)
     if critic is not None:
         for member in critic.members:
-            if critic.share:  # its weights are the agent's
-                (partial / "critics" / member).mkdir(parents=True)
-            else:
-                critic.backbones[member].save(member, partial / "critics" / member)
-            head = {k: v.detach().cpu().contiguous() for k, v in critic.heads[member].state_dict().items()}
-            save_file(head, partial / "critics" / member / "value_head.safetensors")
+            critic.save(member, partial / "critics" / member)
     torch.save(learner.state_dict(), partial / "learner.pt")
 
 
@@ -215,8 +209,8 @@ def newest_whole(run_dir: Path) -> Path:
 
 def load_team(folder: Path, team: AgentTeam) -> None:
     """Restore the agents' weights."""
-    for member, users in team.users.items():
-        load_member(folder, member, team.backbones[users[0]], member)
+    for member in team.users:
+        team.load(member, weights_of(folder, member))
 
 
 def load_member(folder: Path, saved: str, backbone: Backbone, member: str) -> None:
@@ -251,10 +245,7 @@ def load(folder: Path, team: AgentTeam, critic: Critic | None, learner: Learner)
     load_team(folder, team)
     if critic is not None:
         for member in critic.members:
-            place = folder / "critics" / member
-            if not critic.share:
-                critic.backbones[member].load(member, place)
-            critic.heads[member].load_state_dict(read(place / "value_head.safetensors", load_file))
+            critic.load(member, folder / "critics" / member)
     learner.load_state_dict(read(folder / "learner.pt", _plain))
     return read(folder / "progress.json", _json)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from collm_agents.config_places import RemoteConfig, RunnerConfig
+from collm_agents.config_places import PlacementConfig, RemoteConfig, RunnerConfig
 from collm_agents.sections import Section, check_limits, setting
 from collm_envs.errors import SettingError
 
@@ -349,6 +349,7 @@ class Config:
     critic: CriticConfig = field(default_factory=CriticConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     runner: RunnerConfig = field(default_factory=RunnerConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     remote: RemoteConfig = field(default_factory=RemoteConfig)

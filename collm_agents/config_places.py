@@ -1,10 +1,11 @@
-"""Settings of where things run: workers that play, and servers that agents live behind.
+"""Settings of where things run: workers that play, processes of members, and servers that agents live behind.
 
 For `config`, of which they are sections. No torch here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from collm_agents.sections import Section, setting
@@ -45,3 +46,37 @@ class RemoteConfig(Section):
         1.0, "pause before the second try; doubled at each one after, at random down to its half", low=0
     )
     at_once: int = setting(8, "most requests to one agent's server at a time", low=1)
+
+
+@dataclass(frozen=True)
+class MemberPlace(Section):
+    """Where one member's process runs, with `placement.apart`; what is left out follows [placement]."""
+
+    _where = "placement.agents"
+    cpus: float = setting(0.0, "CPUs that this process asks for; 0: placement.cpus", low=0)
+    gpus: float = setting(
+        -1.0, "GPUs, or the fraction of one, that this process asks for; -1: placement.gpus", low=-1
+    )
+    node: str = setting(
+        "", "its node: an IP address, or a resource that the node declares (ray start --resources)"
+    )
+
+
+@dataclass(frozen=True)
+class PlacementConfig(Section):
+    """Members' weights: all in this process, or each agent's and the critic's in one of its own, on Ray."""
+
+    _where = "placement"
+    apart: bool = setting(
+        False,
+        "each agent's and the critic's weights in a process of their own (on Ray, at runner.address), collm-dc's "
+        "critics with their agents",
+    )
+    cpus: float = setting(1.0, "CPUs that a member's process asks for", above=0)
+    gpus: float = setting(
+        0.0, "GPUs, or the fraction of one, that a member's process asks for; 0: it computes on a CPU", low=0
+    )
+    agents: Mapping[str, MemberPlace] = setting(
+        {}, "what single agents' processes ask for, by agent name; `team` where weights are shared"
+    )
+    critic: MemberPlace = setting(MemberPlace(), "what the process of a critic of all agents asks for")

@@ -9,20 +9,23 @@ tokenised; the paper's m_t (turn and last score) is appended when asked for and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from collm_agents.advantages import Queries
 from collm_agents.batch import Floats, Rollouts, token_batches
 from collm_agents.chat import ChatFormat
+from collm_agents.integrity import read
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.heads import ValueHead
 from collm_agents.models.packing import pack
 from collm_envs.history import entry
 
-CENTRAL = "critic"
+CENTRAL, HEAD = "critic", "value_head.safetensors"
 Encoded = dict[str, list[tuple[int, ...]]]
 
 
@@ -198,6 +201,20 @@ class Critic:
     def own(self, member: str, per_query: Floats) -> Floats:
         """One critic's part of what an estimator gives for all: [Q] or [Q, A] -> [Q]."""
         return per_query if per_query.ndim == 1 else per_query[:, self.agent_of[member]]
+
+    def save(self, member: str, folder: Path) -> None:
+        """Write one critic: its head, and its model where that is no agent's."""
+        if not self.share:
+            self.backbones[member].save(member, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        head = {k: v.detach().cpu().contiguous() for k, v in self.heads[member].state_dict().items()}
+        save_file(head, folder / HEAD)
+
+    def load(self, member: str, folder: Path) -> None:
+        """Read it back."""
+        if not self.share:
+            self.backbones[member].load(member, folder)
+        self.heads[member].load_state_dict(read(folder / HEAD, load_file))
 
     def parameters(self, member: str) -> dict[str, torch.nn.Parameter]:
         """What one critic trains: its member of the backbone and its head."""

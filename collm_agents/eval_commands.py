@@ -20,7 +20,13 @@ from collm_envs import InputError, SettingError, list_envs
 from collm_envs.errors import suggest
 
 PROTOCOL_NAMES = ("parallel", "pipeline", "discussion", "single")
-_LOCAL = ("critic", "rollout", "learner", "runner")  # sections about models that are trained here
+_LOCAL = (
+    "critic",
+    "rollout",
+    "learner",
+    "runner",
+    "placement",
+)  # sections about models that are trained here
 
 
 def check_run(folder: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collm_agents import checkpoint
+from collm_agents import checkpoint, runner
 from collm_agents.advantages import Estimator
 from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorithm
 from collm_agents.branching import resolve_branching, tree_size
@@ -21,19 +21,20 @@ from collm_agents.callbacks import Callback, Callbacks, RunState, from_settings
 from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.combinations import check_training
-from collm_agents.config import Config, resolve_tuning, resolved
-from collm_agents.critic import Critic, critic_members
+from collm_agents.config import Config, resolved
+from collm_agents.critic import Critic
 from collm_agents.evaluate import Extent, Report, evaluate, evaluate_scripted, extent_of, held_out_env
 from collm_agents.footprint import RehearsingTeam, rehearse
 from collm_agents.learner import Learner
-from collm_agents.members import agent_specs, build_backbones
 from collm_agents.memory import MemoryMeter, steady_heap
 from collm_agents.models.backbone import Backbone
-from collm_agents.models.loading import choose_threads, pick_device
+from collm_agents.models.loading import pick_device
 from collm_agents.overrides import save_config
 from collm_agents.plan import Plan
+from collm_agents.recipe import Recipe
 from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_result
-from collm_agents.runner import check_runner, collecting
+from collm_agents.sides import Ask
+from collm_agents.sites import check_sites
 from collm_agents.team import AgentTeam
 from collm_agents.tracking import Tracker, check_boards
 from collm_agents.trainer import Progress, Trainer
@@ -50,7 +51,9 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class _Built:
+class Built:
+    """What a run learns with."""
+
     team: AgentTeam
     critic: Critic | None
     learner: Learner
@@ -99,8 +102,7 @@ class Experiment:
             self.branching, needs.greedy, len(self.env.possible_agents) if cross else 1
         )
         self.tasks_per_update = math.ceil(config.rollout.buffer / self.tree_size)
-        self.specs = agent_specs(config.team, self.env.possible_agents)
-        self.learners = [spec.name for spec in self.specs if spec.trainable]
+        self.specs, self.learners = self.recipe.specs, self.recipe.learners
 
     @property
     def variant(self) -> str:
@@ -115,49 +117,36 @@ class Experiment:
         """The environment on the held-out split."""
         return held_out_env(self.config, overrides)
 
+    @property
+    def recipe(self) -> Recipe:
+        """What the run's models are."""
+        return Recipe(
+            self.config,
+            tuple(self.env.possible_agents),
+            self.env.num_turns,
+            self.algorithm.view,
+            self.algorithm.owners,
+            self.device,
+        )
+
     def critic_base(self) -> dict[str, tuple[str, str]]:
-        """Member name -> (model, tuning) of the critics; empty where none has a model of its own."""
-        config = self.config.critic
-        if self.algorithm.owners is None or config.share_backbone:
-            return {}
-        members = critic_members(self.algorithm.owners, self.learners)
-        by_name = {spec.name: spec for spec in self.specs}
-        own = [by_name[name].model for name in self.learners]
-        models = own if self.algorithm.owners == "each" else own[:1]
-        if config.model:
-            models = [config.model] * len(members)
-        tuning = self.config.team.tuning if config.tuning == "auto" else config.tuning
-        return {m: (model, resolve_tuning(tuning, model)) for m, model in zip(members, models, strict=True)}
+        """Member name -> (model, tuning) of the critics (`Recipe.critic_base`)."""
+        return self.recipe.critic_base()
 
     def agent_base(self) -> dict[str, tuple[str, str]]:
-        """Member name -> (model, tuning) of the agents: their own names, or `team` where weights are shared.
+        """Member name -> (model, tuning) of the agents (`Recipe.agent_base`)."""
+        return self.recipe.agent_base()
 
-        Raises:
-            SettingError: when agents are to share weights but name different bases, or only some learn, or when
-                all are scripted.
-        """
-        models = [spec for spec in self.specs if not spec.script]
-        if not models:
-            raise SettingError(
-                "every agent is scripted, so there is no model to evaluate; `collm eval ENV --agents` plays scripts"
-            )
-        if not self.config.team.shared:
-            return {spec.name: (spec.model, spec.tuning) for spec in models}
-        if len({(spec.model, spec.tuning, spec.trainable, spec.weights) for spec in models}) > 1:
-            raise SettingError(
-                "team.shared=true: agents that share weights have one model, tuning and starting point, and learn "
-                "together or not at all"
-            )
-        return {"team": (models[0].model, models[0].tuning)}
-
-    def _check_training(self) -> None:
+    def check_training(self) -> None:
+        """Raise an `InputError` where nothing could be trained with these settings."""
         check_boards(self.config.track)
         needs, count = self.estimator.rollout_needs, len(self.env.possible_agents)
         cross = self.config.rollout.joint_mode == "cross"
         least = tree_size(self.branching[:1], needs.greedy, count if cross else 1)
         updates = self.budget.updates(least, self.tasks_per_update)
         check_training(self.config, self.algorithm, self.learners, updates)
-        check_runner(self.config)
+        check_sites(self.config, self.recipe)
+        runner.check_runner(self.config)
 
     def build_team(self, protocol: str = "parallel", *, stored: bool = False) -> AgentTeam:
         """Load the agents' models, without a critic.
@@ -166,77 +155,36 @@ class Experiment:
             protocol: how the agents come to a joint reply.
             stored: all weights will come from a checkpoint, so those to begin with are not read.
         """
-        return self._team(self.backbones(self.agent_base()), protocol=protocol, stored=stored)
+        recipe = self.recipe
+        return recipe.team(recipe.backbones(recipe.agent_base()), protocol=protocol, stored=stored)
 
-    def backbones(self, wanted: Mapping[str, tuple[str, str]], **options: Any) -> dict[str, Backbone]:
-        """Load models by member, as in `build_backbones`, and choose torch's threads for them."""
-        backbones = build_backbones(wanted, self.config.team, self.device, self.config.run.seed, **options)
-        models = [model for backbone in backbones.values() for model in backbone.models()]
-        choose_threads(models, self.device, self.config.run.threads)
-        return backbones
+    def backbones(self, wanted: Mapping[str, tuple[str, str]]) -> dict[str, Backbone]:
+        """Load models by member, and choose torch's threads for them."""
+        return self.recipe.backbones(wanted)
 
-    def _team(
-        self,
-        backbones: Mapping[str, Backbone],
-        *,
-        protocol: str = "parallel",
-        stored: bool = False,
-        kind: type[AgentTeam] = AgentTeam,
-    ) -> AgentTeam:
-        models = [spec for spec in self.specs if not spec.script]
-        members = {spec.name: "team" if self.config.team.shared else spec.name for spec in models}
-        for spec in models:
-            if spec.weights and not stored:
-                folder = Path(spec.weights).expanduser()
-                if not folder.is_dir():
-                    raise SettingError(f"team.agents.{spec.name}.weights: there is no folder {spec.weights}")
-                backbones[members[spec.name]].load(members[spec.name], folder)
-        return kind(
-            self.env.possible_agents,
-            {agent: backbones[member] for agent, member in members.items()},
-            self.config.team,
-            members=members,
-            scripted={spec.name: spec.script for spec in self.specs if spec.script},
-            frozen=[spec.name for spec in models if not spec.trainable],
-            # In a discussion agents are shown something after their first reply, whatever the number of turns.
-            num_turns=self.env.num_turns * (2 if protocol == "discussion" else 1),
-        )
-
-    def build(self, *, stored: bool = False, rehearsal: bool = False) -> _Built:
+    def build(self, *, stored: bool = False, rehearsal: bool = False) -> Built:
         """Load all models and make the learner.
 
         Args:
             stored: see `build_team`.
             rehearsal: without weights, for `footprint.rehearse`.
         """
-        self._check_training()
-        agents, critics = self.agent_base(), self.critic_base()
-        clash = set(agents) & set(critics)
-        if clash:
-            raise SettingError(f"the agent name {clash.pop()!r} is taken by a critic; rename the role")
-        trained = list(agents) if self.config.team.shared else self.learners
-        referenced = trained if self.config.learner.kl_coef else []
-        backbones = self.backbones({**agents, **critics}, referenced=referenced, weightless=rehearsal)
+        self.check_training()
         kind = RehearsingTeam if rehearsal else AgentTeam
-        team, critic = self._team(backbones, stored=stored or rehearsal, kind=kind), None
-        if self.algorithm.view is not None and self.algorithm.owners is not None:
-            critic = Critic(
-                self.algorithm.view,
-                self.algorithm.owners,
-                self.env.possible_agents,
-                backbones,
-                learners=self.learners,
-                share=self.config.critic.share_backbone,
-                global_info=self.config.critic.global_info,
-            )
-        clock = Clock()
-        team.clock = clock
-        learner = Learner(team, critic, self.estimator, self.config.learner, clock)
-        return _Built(team, critic, learner, clock)
+        return self.assembled(
+            *self.recipe.models(stored=stored or rehearsal, weightless=rehearsal, kind=kind)
+        )
 
-    def collector(self, team: AgentTeam, clock: Clock) -> Collector:
+    def assembled(self, team: AgentTeam, critic: Critic | None, ask: Ask | None = None) -> Built:
+        """A team and its critic with their learner; `ask` as for `Learner`."""
+        team.clock = clock = Clock()
+        return Built(
+            team, critic, Learner(team, critic, self.estimator, self.config.learner, clock, ask=ask), clock
+        )
+
+    def collector(self, team: AgentTeam, clock: Clock, kind: type[Collector] = Collector) -> Collector:
         """What plays the training tasks."""
-        return Collector(
+        return kind(
             VecEnv(self.env),
             team,
             self.branching,
@@ -258,7 +206,7 @@ class Experiment:
 
     def plan(self) -> Plan:
         """What `run` would do, from configurations and tokenizers alone: no weights are loaded."""
-        self._check_training()
+        self.check_training()
         samples = self.expected_samples()
         per_update = self.tasks_per_update * self.tree_size
         updates = math.ceil(samples / per_update)
@@ -292,8 +240,8 @@ class Experiment:
                 pass
         steady_heap()
         self.meter = MemoryMeter(self.device)
-        built = self.build()
-        return self._train(run_dir, built, held_out, callbacks)
+        with runner.built(self) as made:
+            return self._train(run_dir, made, held_out, callbacks)
 
     @classmethod
     def resume(
@@ -311,13 +259,14 @@ class Experiment:
         folder = checkpoint.newest_whole(run_dir)
         steady_heap()
         experiment.meter = MemoryMeter(experiment.device)
-        built, held_out = experiment.build(stored=True), experiment.eval_env()
-        return experiment._train(run_dir, built, held_out, callbacks, folder)
+        held_out = experiment.eval_env()
+        with runner.built(experiment, stored=True) as made:
+            return experiment._train(run_dir, made, held_out, callbacks, folder)
 
     def _train(
         self,
         run_dir: Path,
-        built: _Built,
+        built: Built,
         held_out: CollabEnv,
         callbacks: Sequence[Callback],
         folder: Path | None = None,
@@ -351,7 +300,7 @@ class Experiment:
             place = checkpoint.save(run_dir, *parts, state, config.checkpoint.keep, hooks.state_dict())
             hooks.tell("on_checkpoint", place)
 
-        with tracker, collecting(self, built.team, built.clock) as collector:
+        with tracker, runner.collecting(self, built) as collector:
             trainer = Trainer(
                 collector,
                 built.learner,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -251,6 +252,14 @@ class AgentTeam:
         self.store.release()
         if self.graphs is not None:
             self.graphs.release()
+
+    def save(self, member: str, folder: Path) -> None:
+        """Write a member's weights as `Backbone.save` does."""
+        self.backbones[self.users[member][0]].save(member, folder)
+
+    def load(self, member: str, folder: Path) -> None:
+        """Read them back, as `Backbone.load` does."""
+        self.backbones[self.users[member][0]].load(member, folder)
 
     def logprobs(
         self, agent: str, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]

@@ -22,7 +22,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from collm_agents.batch import Rollouts
 from collm_agents.clock import Clock
-from collm_agents.distributed.session import connected, told
+from collm_agents.distributed.session import connected, end, told
 from collm_agents.distributed.wire import Weights, take, unpack
 from collm_agents.distributed.worker import Played, Worker
 from collm_agents.shards import Shard, merge, split
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 RETRIES = 3  # workers that one shard, or the start of a worker, may cost
 LOOK_S = 5.0  # between two looks at what is late
-GRACE_S = 5.0  # from the request to end to the end
 
 
 class WorkersLost(CollmError, RuntimeError):
@@ -202,11 +201,7 @@ class RayCollector:
 
     def close(self) -> None:
         """End the workers; those that do not go by themselves are killed."""
-        if asked := [seat.actor.__ray_terminate__.remote() for seat in self._seats if seat.up]:
-            ray.wait(asked, num_returns=len(asked), timeout=GRACE_S)
-        for seat in self._seats:
-            with suppress(RayError):
-                ray.kill(seat.actor)
+        end([seat.actor for seat in self._seats], [seat.actor for seat in self._seats if seat.up])
         self._seats = []
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from collm_envs.errors import InputError
 
 CONNECT_S = 10.0
+GRACE_S = 5.0  # from the request to end to the end
 
 
 @contextmanager
@@ -50,6 +53,15 @@ def connected(address: str, cpus: float = 0.0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def end(actors: Sequence[Any], up: Sequence[Any]) -> None:
+    """Let actors go that are up; those that do not go by themselves, and all others, are killed."""
+    if asked := [actor.__ray_terminate__.remote() for actor in up]:
+        ray.wait(asked, num_returns=len(asked), timeout=GRACE_S)
+    for actor in actors:
+        with suppress(RayError):
+            ray.kill(actor)
 
 
 def _reach(address: str) -> None:

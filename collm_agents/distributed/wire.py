@@ -72,16 +72,17 @@ def _layout(parameters: dict[str, Any]) -> int:
 
 
 @dataclass(frozen=True)
-class _Ragged:
+class Ragged:
     """Lists of whole numbers as one array, in the smallest type that holds them."""
 
     flat: np.ndarray
     lengths: np.ndarray
 
 
-def _ragged(lists: Sequence[Sequence[int]]) -> _Ragged:
-    flat = np.array([i for own in lists for i in own], dtype=np.int64)
-    return _Ragged(_small(flat), _small(np.array([len(own) for own in lists], dtype=np.int64)))
+def ragged(ids: Sequence[Sequence[int]]) -> Ragged:
+    """Lists of whole numbers as one array."""
+    flat = np.array([i for own in ids for i in own], dtype=np.int64)
+    return Ragged(_small(flat), _small(np.array([len(own) for own in ids], dtype=np.int64)))
 
 
 def _small(values: Ints) -> np.ndarray:
@@ -89,9 +90,10 @@ def _small(values: Ints) -> np.ndarray:
     return values.astype(np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)))
 
 
-def _lists(ragged: _Ragged) -> list[Ids]:
-    ends = np.cumsum(ragged.lengths, dtype=np.int64)
-    return [tuple(ragged.flat[e - n : e].tolist()) for e, n in zip(ends, ragged.lengths, strict=True)]
+def lists(own: Ragged) -> list[Ids]:
+    """The lists again."""
+    ends = np.cumsum(own.lengths, dtype=np.int64)
+    return [tuple(own.flat[e - n : e].tolist()) for e, n in zip(ends, own.lengths, strict=True)]
 
 
 def pack(rollouts: Rollouts) -> bytes:
@@ -108,7 +110,7 @@ def pack(rollouts: Rollouts) -> bytes:
     for row, source in enumerate(_sources(rows, nodes, rollouts.row_of)):
         kept.append(_shared(_before(source, prompts, replies), prompts[row]))
         rest.append(prompts[row][kept[-1] :])
-    rows["rest"], rows["kept"], rows["reply"] = _ragged(rest), kept, _ragged(replies)
+    rows["rest"], rows["kept"], rows["reply"] = ragged(rest), kept, ragged(replies)
     rows["lengths"] = [len(own) for own in rows["logprob"]]
     rows["logprob"] = np.concatenate(rows["logprob"])
     head = (rollouts.agents, rollouts.tasks, rollouts.branching, rollouts.row_of)
@@ -124,7 +126,7 @@ def unpack(data: bytes) -> Rollouts:
         histories.append(tuple(old[:n] + new for old, (n, new) in zip(earlier, own, strict=True)))
     points["state"] = tuple(own[0] for own in histories)
     points["local"] = tuple(own[1:] for own in histories)
-    replies, rest, kept = _lists(rows["reply"]), _lists(rows.pop("rest")), rows.pop("kept")
+    replies, rest, kept = lists(rows["reply"]), lists(rows.pop("rest")), rows.pop("kept")
     prompts: list[tuple[int, ...]] = []
     for row, source in enumerate(_sources(rows, nodes, row_of)):
         prompts.append(_before(source, prompts, replies)[: kept[row]] + rest[row])

@@ -11,7 +11,7 @@ def experiment(*words):
     return Experiment(load_config("debug/handshake-v0", overrides=["joint_samples=64", *words]))
 
 
-DC = "algorithm=collm-dc"
+DC, APART = "algorithm=collm-dc", "placement.apart=true"
 SHARE = "critic.share_backbone=true"
 REFUSED = [
     (("team.agents.agent_0.trainable=false", "team.agents.agent_1.script=oracle"), "nobody learns"),
@@ -36,12 +36,21 @@ REFUSED = [
     (("learner.value_clip=0.2", "learner.critic_epochs=1"), "from a critic's second pass on"),
     (("team.shared=true", "team.agents.agent_0.trainable=false"), "learn together or not at all"),
     (("team.shared=true", "team.agents.agent_0.weights=here"), "starting point"),
+    ((APART, "workers=2"), "no process but its own has a member's; choose one"),
+    ((APART, "placement.agents.agent_7.gpus=1"), "placement.agents.agent_7: no agent has that name"),
+    (
+        (APART, "team.agents.agent_0.script=oracle", "placement.agents.agent_0.cpus=2"),
+        "a scripted agent has no weights",
+    ),
+    ((APART, "team.shared=true", "placement.agents.agent_0.cpus=2"), "one process, placement.agents.team"),
+    ((APART, DC, "placement.critic.cpus=2"), "placement.critic: .*its critics live with their agents"),
+    ((APART, "algorithm=mc", "placement.critic.cpus=2"), "placement.critic: .*has no critic"),
 ]
 
 
 @pytest.mark.parametrize(("words", "reason"), REFUSED)
 def test_what_could_not_be_had_is_refused_before_anything_is_loaded(words, reason, monkeypatch):
-    monkeypatch.setattr("collm_agents.experiment.build_backbones", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr("collm_agents.recipe.build_backbones", lambda *a, **k: pytest.fail("loaded"))
     with pytest.raises(SettingError, match=reason):
         experiment(*words).build()
     with pytest.raises(SettingError, match=reason):

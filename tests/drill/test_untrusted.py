@@ -23,6 +23,9 @@ RUNS = {  # what runs or unpickles, and why it may
     "collm_envs/contract.py": {"pickle.loads"},  # a copy that it made itself, of an environment under test
     "collm_agents/distributed/wire.py": {"pickle.loads"},  # between the driver and workers that it started
     "collm_agents/distributed/worker.py": {"pickle.loads"},
+    "collm_agents/distributed/parcels.py": {
+        "pickle.loads"
+    },  # between the driver and members' processes of its own
 }
 NEVER = {
     "eval",
