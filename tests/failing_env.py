@@ -40,9 +40,10 @@ class Doomed(Judged):
         doom: `worker` (the process that plays) or `node` (the Ray daemon above it).
         once: file that is written at the first time, after which nothing more happens; empty: every time.
         spared: Ray's id of a node where nothing happens.
+        after: file without which nothing happens; empty: at once.
     """
 
-    doom, once, spared = "", "", ""
+    doom, once, spared, after = "", "", "", ""
 
     def judge(self, outcome):
         if self.doom and self._due():
@@ -52,6 +53,8 @@ class Doomed(Judged):
     def _due(self):
         import ray
 
+        if self.after and not os.path.exists(self.after):
+            return False
         if ray.get_runtime_context().get_node_id() == self.spared:
             if not os.path.exists(self.once):
                 time.sleep(0.2)  # or this node's workers would have done all before others are up
