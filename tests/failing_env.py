@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 from paying_env import Judged, Paying
 
@@ -63,3 +64,26 @@ class Doomed(Judged):
             return not self.once or bool(os.open(self.once, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return False
+
+
+class Held(Judged):
+    """As `Judged`; once a run has a checkpoint after its start, its scorer waits while a file is there.
+
+    Observations: a word.
+
+    Actions: any text.
+
+    Rewards: `luck`.
+
+    Example: none.
+
+    The file is COLLM_TEST_HOLD's, the run's folder is beside it.
+    """
+
+    def judge(self, outcome):
+        hold = Path(os.environ.get("COLLM_TEST_HOLD", "nowhere"))
+        while hold.exists() and any(
+            int(place.name) > 0 for place in hold.parent.glob("run/checkpoints/[0-9]*")
+        ):
+            time.sleep(0.05)
+        return super().judge(outcome)
