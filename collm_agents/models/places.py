@@ -25,8 +25,9 @@ def resolve(name: str) -> str:
     if "/" in name and looks_like_path:
         folder = Path(name).expanduser()
         if not folder.is_dir():
-            is_file = "is a file; a model is a folder" if folder.exists() else "does not exist"
-            raise InputError(f"model folder {name!r} {is_file}")
+            if folder.exists():
+                raise InputError(f"model folder {name!r} is a file; a model is a folder")
+            raise InputError(f"model folder {name!r} does not exist")
         if not (folder / "config.json").is_file():
             if (folder / "adapter_config.json").is_file():
                 raise InputError(
