@@ -176,7 +176,7 @@ def test_with_critics_of_their_own_agents_share_nothing_but_texts_and_rewards(cl
 
     def look(run):
         for home in homes:
-            actor = run.team.homes._actors[home]
+            (actor,) = run.team.homes._actors[home]
             seen[home] = [ray.get(actor.__ray_call__.remote(find)) for find in (tensors_here, learned)]
         seen["driver"] = tensors_here(), []
         seen["told"], seen["tape"] = run.team.homes.told(), list(Tapped.tape)
