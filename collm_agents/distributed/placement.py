@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from collm_agents.batch import Rollouts
 from collm_agents.collect import Collector
 from collm_agents.critic import Critic
 from collm_agents.distributed.home import Given, Home
 from collm_agents.distributed.parcels import pack, unpack
-from collm_agents.distributed.session import connected, end, told
+from collm_agents.distributed.session import GRACE_S, connected, end, told
 from collm_agents.models.kvcache import PrefixStore
 from collm_agents.recipe import Recipe
 from collm_agents.sites import Site, sites
@@ -159,14 +159,18 @@ class Homes:
         try:
             return ray.get(list(refs))[0]
         except RayTaskError as error:  # it lives; what it was asked to do went wrong
+            if death := _death(refs[1:]):  # as it does where another process of the same model has gone
+                raise self._lost(home, death) from error
             raise error.cause if isinstance(error.cause, Exception) else error from error
         except RayError as error:
-            why = str(error).strip().splitlines()[0]
-            place = self.where.get(home, "which had not begun")
-            raise MemberLost(
-                f"the process of {home} ({place}) died, and its weights with it: {why} `collm train --resume` goes "
-                "on from the newest checkpoint"
-            ) from error
+            raise self._lost(home, error) from error
+
+    def _lost(self, home: str, error: RayError) -> MemberLost:
+        why, place = str(error).strip().splitlines()[0], self.where.get(home, "which had not begun")
+        return MemberLost(
+            f"the process of {home} ({place}) died, and its weights with it: {why} `collm train --resume` goes on "
+            "from the newest checkpoint"
+        )
 
     def heard(self, home: str, kind: str, given: Given) -> Any:
         """Count an answer; returns what it says."""
@@ -248,6 +252,18 @@ class Homes:
                 while data := handle.read(CHUNK):
                     self.get(home, self.call(home, "write", file.relative_to(folder).as_posix(), data))
         self.get(home, self.call(home, "load", member))
+
+
+def _death(refs: Refs) -> RayError | None:
+    """Of processes that were asked something, why one died."""
+    for ref in refs:
+        try:
+            ray.get(ref, timeout=GRACE_S)
+        except (RayTaskError, GetTimeoutError):
+            continue
+        except RayError as error:
+            return error
+    return None
 
 
 class PlacedTeam(AgentTeam):

@@ -1,11 +1,15 @@
 """A model that is spread over two processes: the run of one, within rounding, and its checkpoints go both ways."""
 
+import os
+import signal
+
 import pytest
 import ray
 import torch
 from run_files import rows, saved
 
 from collm_agents.callbacks import Callback
+from collm_agents.distributed.placement import MemberLost
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
 
@@ -37,24 +41,31 @@ def experiment(out, *more):
         "learner.value_norm=true",
     ]
     words += ["learner.lr=1e-4", "learner.critic_lr=1e-4", "learner.lr_schedule=constant", "eval.every=1000"]
-    words += ["eval.tasks=4", "eval.final_tasks=4", "checkpoint.every=16", "track.tensorboard=false"]
+    words += ["eval.tasks=4", "eval.final_tasks=4", "checkpoint.every=1", "track.tensorboard=false"]
     words += ["team.agents.agent_1.script=novice", f"out={out}", *more]
     return Experiment(load_config("debug/handshake-v0", overrides=words))
 
 
-class Stop(Callback):
-    """Ends a run at an update, as a kill would, after looking at what each process of the agent holds."""
+class Kill(Callback):
+    """Kills the second process of the agent at the second update, after looking at what each holds."""
 
-    def __init__(self, update, held=None):
-        self.update, self.held = update, held
+    def __init__(self):
+        self.held = []
 
     def on_step(self, run, metrics):
-        if metrics["updates"] < self.update:
+        if metrics["updates"] < 2:
             return
-        if self.held is not None:
-            for actor in run.team.homes._actors["agent_0"]:
-                self.held.append(ray.get(actor.__ray_call__.remote(numbers)))
-        raise KeyboardInterrupt
+        for actor in run.team.homes._actors["agent_0"]:
+            self.held.append(ray.get(actor.__ray_call__.remote(numbers)))
+        os.kill(ray.get(actor.__ray_call__.remote(lambda home: os.getpid())), signal.SIGKILL)
+
+
+class Stop(Callback):
+    """Ends a run at its third update."""
+
+    def on_step(self, run, metrics):
+        if metrics["updates"] == 3:
+            raise KeyboardInterrupt
 
 
 def numbers(home):
@@ -65,17 +76,19 @@ def numbers(home):
 
 
 def test_two_processes_hold_one_model_and_learn_what_one_learns(cluster, tmp_path):
-    """Spread over two, again from its checkpoint, then in one: within rounding the run that was always in one."""
-    one, two, held = tmp_path / "one", tmp_path / "two", []
+    """Spread until one is killed, spread again, then in one: within rounding the run that was always in one."""
+    one, two, kill = tmp_path / "one", tmp_path / "two", Kill()
     experiment(one).run()
+    with pytest.raises(MemberLost, match=r"the process of agent_0 .* died.*--resume"):
+        experiment(two, *TWO).run([kill])
     with pytest.raises(KeyboardInterrupt):
-        experiment(two, *TWO).run([Stop(1, held)])
-    with pytest.raises(KeyboardInterrupt):
-        Experiment.resume(two, callbacks=[Stop(2)])
+        Experiment.resume(two, callbacks=[Stop()])
     Experiment.resume(two, ["placement.apart=false"])
-    (first, whole), (second, _) = held
+    (first, whole), (second, _) = kill.held
     assert max(first, second) < 0.75 * whole < first + second  # embeddings are in both
     mine, theirs = rows(one), rows(two)
+    updates = [row for row in theirs if row["kind"] == "update"]
+    assert ["placement/rows_bytes" in row for row in updates] == [True, True, False, False]
     assert len(mine) == len(theirs) > 4
     for row, other in zip(mine, theirs, strict=True):
         assert row.pop("kind") == other.pop("kind")
