@@ -232,7 +232,9 @@ class AgentSide(Side):
         regular = config.kl_coef > 0 or config.entropy_coef > 0
         live = every if regular else every[advantage != 0]
         metrics: dict[str, float] = {}
-        if config.ratio != "none":
+        if config.ratio != "none" and config.old_logprobs == "sampled":
+            self._recall(batch, live)
+        elif config.ratio != "none":
             metrics["sampler_gap"] = self._look_back(batch, live)
         metrics["prefix_sharing"] = float(self.backbone.packs)
         if config.kl_coef > 0:
@@ -255,6 +257,12 @@ class AgentSide(Side):
             if scored.entropy is not None:
                 batch.stats.put("entropy", own, per_reply(scored.entropy, scored.mask, "token_mean"))
         return worst
+
+    def _recall(self, batch: _Batch, live: Ints) -> None:
+        """The sampler's own log-probs, where the weights that sampled are gone."""
+        for row in live:
+            noted = torch.as_tensor(batch.rows.logprob[int(row)], device=self.backbone.device)
+            batch.before[int(row)] = noted
 
     @torch.no_grad()
     def _look_at_base(self, batch: _Batch, live: Ints) -> None:
