@@ -71,14 +71,17 @@ def collection(options: argparse.Namespace) -> dict[str, Any]:
 
     ratios = measured_ratio()
     print("waiting over generation, measured:", ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()))
-    found = efficiency(COUNTS, ratios["all"], options.updates, options.rounds)
+    found = efficiency(COUNTS, ratios["mc"], options.updates, options.rounds)
     print(f"wait {found['wait_s']:.3f} s a turn")
     for row in found["rows"]:
         print(
             f"{row['workers']} workers: {row['median']:.1f} joint samples/s, ratio {row['ratio']:.2f}, "
             f"load {row['load']:.1f}"
         )
-    print("efficiency:", ", ".join(f"{k}: {v:.2f}" for k, v in found["efficiency"].items()), flush=True)
+    for count, share in found["efficiency"].items():
+        rounds = ", ".join(f"{own:.2f}" for own in found["efficiency_by_round"][count])
+        work_s = found["work_s"][count]
+        print(f"{count} workers: efficiency {share:.2f} ({rounds}), computing {work_s:.2f} s", flush=True)
     return {"measured_ratios": ratios, **found}
 
 

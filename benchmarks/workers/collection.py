@@ -21,10 +21,10 @@ GENERATION = ("prefill", "decode", "env")
 
 
 def measured_ratio() -> dict[str, float]:
-    """Seconds of waiting for the sandbox over those of generation, in the profile's runs with one process.
+    """Seconds of waiting for the sandbox over those of generation, by algorithm, in the profile's coding runs.
 
-    Returns:
-        By algorithm, and `all`: of all seconds together.
+    They were made one after the other in one process, and the sandbox runs equal programs once: the first, `mc`,
+    is the only one whose programs had not been run before. It is the algorithm that is measured here, too.
     """
     rows = [row for row in json.loads(PROFILE.read_text())["rows"] if row["env"].startswith("coding/")]
     waits = {row["algorithm"]: row["ms_per_joint_sample"] * row["share"]["judge_wait"] for row in rows}
@@ -32,8 +32,7 @@ def measured_ratio() -> dict[str, float]:
         row["algorithm"]: row["ms_per_joint_sample"] * sum(row["share"][name] for name in GENERATION)
         for row in rows
     }
-    found = {name: waits[name] / works[name] for name in waits}
-    return {**found, "all": sum(waits.values()) / sum(works.values())}
+    return {name: waits[name] / works[name] for name in waits}
 
 
 def experiment(workers: int, wait_s: float, *more: str) -> Experiment:
@@ -91,14 +90,23 @@ def efficiency(counts: tuple[int, ...], ratio: float, updates: int, rounds: int)
     turns = SHARDS * 2
     wait_s = ratio * alone["work_s"] / turns  # all programs of a shard's turn are waited for at once
     found = [throughput(count, wait_s, updates) for _ in range(rounds) for count in counts]
-    medians = {c: statistics.median(r["median"] for r in found if r["workers"] == c) for c in counts}
+    by_count = {c: [r for r in found if r["workers"] == c] for c in counts}
+    medians = {c: statistics.median(r["median"] for r in rows) for c, rows in by_count.items()}
+    # Within a round, so that both bore the same other work on the machine.
+    shares = {
+        c: [r["median"] / (c * one["median"]) for r, one in zip(rows, by_count[counts[0]], strict=True)]
+        for c, rows in by_count.items()
+    }
     return {
         "asked_ratio": ratio,
         "wait_s": wait_s,
         "without_wait": alone,
         "rows": found,
         "median": medians,
-        "efficiency": {c: rate / (c * medians[counts[0]]) for c, rate in medians.items()},
+        "efficiency": {c: statistics.median(own) for c, own in shares.items()},
+        "efficiency_by_round": shares,
+        # Equal work that takes more seconds with more workers: they wait for cores.
+        "work_s": {c: statistics.median(r["work_s"] for r in rows) for c, rows in by_count.items()},
     }
 
 

@@ -48,7 +48,7 @@ def quiet(mark, timeout_s):
 
 
 def test_a_killed_driver_takes_everything_with_it_and_goes_on_from_its_checkpoint(tmp_path):
-    """About 80 s: Ray's own agents look for their daemon for a minute before they give up."""
+    """Three minutes beside other work: Ray's own agents look for their daemon for more than one."""
     mark, out, hold = uuid.uuid4().hex, tmp_path / "run", tmp_path / "hold"
     hold.touch()
     words = settings(out, "workers=2", "runner.shard=1")
