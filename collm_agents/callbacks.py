@@ -287,12 +287,14 @@ class BestCheckpoint(Callback):
             self.best, self.at, self.seen = state["best"], state["at"], state["seen"]
 
 
-BUILT_IN = (EarlyStopping.__name__, BestCheckpoint.__name__)
+BUILT_IN = (EarlyStopping.__name__, BestCheckpoint.__name__, "Watch")
 
 
 def from_settings(config: Config) -> list[Callback]:
-    """The callbacks that a run's settings ask for."""
-    found: list[Callback] = []
+    """The callbacks that a run's settings ask for, after the one that every run has."""
+    from collm_agents.watch import Watch  # which is a callback itself
+
+    found: list[Callback] = [Watch()]
     if config.run.patience:
         found.append(EarlyStopping(config.run.patience, config.run.min_delta, config.eval.monitor))
     if config.checkpoint.best:

@@ -17,18 +17,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import SafetensorError
 
 from collm_agents.critic import Critic
 from collm_agents.integrity import HASHES, DamagedError, read, seal, sync, verify
 from collm_agents.learner import Learner
 from collm_agents.models.backbone import Backbone
 from collm_agents.team import AgentTeam
-from collm_envs.errors import InputError
+from collm_agents.tensor_file import read_state, write_state
+from collm_envs.errors import CollmError, InputError
 
 log = logging.getLogger(__name__)
 
+LEARNER = "learner.safetensors"
 CALLBACKS, BEST, REPLACED = "callbacks.json", "best-", ".replaced-"
+
+
+class CheckpointWriteError(CollmError, OSError):
+    """A checkpoint could not be written, such as on a full disk; nothing of it is left."""
 
 
 def save(
@@ -53,22 +59,25 @@ def save(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        CheckpointWriteError: when it cannot be written; those before it are as they were.
     """
     final = folder_of(run_dir, progress["joint_samples"])
     root = final.parent
     partial = root / f".writing-{final.name}"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for member in team.users:
-        team.save(member, partial / "agents" / member)
-    if critic is not None:
-        for member in critic.members:
-            critic.save(member, partial / "critics" / member)
-    torch.save(learner.state_dict(), partial / "learner.pt")
-    (partial / "progress.json").write_text(json.dumps(progress, indent=1) + "\n", encoding="utf-8")
-    if callbacks:
-        (partial / CALLBACKS).write_text(json.dumps(callbacks, indent=1) + "\n", encoding="utf-8")
-    seal(partial)
+    try:
+        partial.mkdir(parents=True)
+        _write(partial, team, critic, learner)
+        (partial / "progress.json").write_text(json.dumps(progress, indent=1) + "\n", encoding="utf-8")
+        if callbacks:
+            (partial / CALLBACKS).write_text(json.dumps(callbacks, indent=1) + "\n", encoding="utf-8")
+        seal(partial)
+    except (OSError, RuntimeError, SafetensorError) as error:  # how full disks look depends on the writer
+        shutil.rmtree(partial, ignore_errors=True)
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointWriteError(f"{final} could not be written: {first}") from error
     for rest in root.glob(".writing-[0-9]*"):  # of a run that was killed as it wrote
         if rest != partial:
             shutil.rmtree(rest)
@@ -76,6 +85,15 @@ def save(
     for old in found(run_dir)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def _write(partial: Path, team: AgentTeam, critic: Critic | None, learner: Learner) -> None:
+    for member in team.users:
+        team.save(member, partial / "agents" / member)
+    if critic is not None:
+        for member in critic.members:
+            critic.save(member, partial / "critics" / member)
+    write_state(partial / LEARNER, learner.state_dict())
 
 
 def _take_place(partial: Path, final: Path) -> None:
@@ -229,13 +247,9 @@ def load(folder: Path, team: AgentTeam, critic: Critic | None, learner: Learner)
     if critic is not None:
         for member in critic.members:
             critic.load(member, folder / "critics" / member)
-    learner.load_state_dict(read(folder / "learner.pt", _plain))
+    learner.load_state_dict(read(folder / LEARNER, read_state))
     return read(folder / "progress.json", _json)
 
 
 def _json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _plain(file: Path) -> Any:
-    return torch.load(file, map_location="cpu", weights_only=True)

@@ -36,7 +36,7 @@ from collm_agents.eval_commands import check_run
 from collm_agents.explain import explain
 from collm_agents.layers import list_presets
 from collm_agents.overrides import ALIASES, load_config
-from collm_envs import InputError
+from collm_envs import CollmError, InputError
 from collm_envs.errors import suggest
 
 OVERVIEW = """\
@@ -120,6 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if extra:
             return _fail(f"this needs the package {package}: pip install 'collm[{extra}]'", 1, debug)
         return _fail(f"{error}; --debug shows where", 1, debug)
+    except CollmError as error:
+        if code := getattr(error, "code", 0):  # a run that was stopped
+            return _fail(str(error), code, debug)
+        return _fail(f"{type(error).__name__}: {error}; --debug shows where", 1, debug)
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error}; --debug shows where", 1, debug)
 
@@ -195,14 +199,16 @@ def _train(args: argparse.Namespace) -> int:
         check_run(args.resume)
 
     from collm_agents.experiment import Experiment  # imports torch
+    from collm_agents.stops import stoppable
 
-    if args.resume is not None:
-        done = Experiment.resume(args.resume, overrides=items)
-    elif args.dry_run:
+    if args.dry_run:
         print(Experiment(config).plan())
         return 0
-    else:
-        done = Experiment(config).run()
+    with stoppable() as place:
+        if args.resume is not None:
+            done = Experiment.resume(args.resume, overrides=items, callbacks=[place])
+        else:
+            done = Experiment(config).run([place])
     run_dir = Path(done.run_dir)
     result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     print(terminal.summary(result, str(run_dir), _draw_curve(run_dir)))

@@ -140,6 +140,9 @@ class Collector:
         self.drafted, self.overlapped_s = np.concatenate(drafted), overlapped_s
         return merge(parts)
 
+    def ahead(self, tasks: Sequence[Task], update: int) -> None:
+        """Nothing: this process plays when it is asked to."""
+
     def play(self, shard: Shard, update: int, upcoming: Sequence[Task] = ()) -> Rollouts:
         """Play some of an update's tasks; otherwise as `collect`."""
         self._idle = self._prepare(upcoming, update + 1)

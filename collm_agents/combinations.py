@@ -30,6 +30,7 @@ def check_training(
     if not learners:
         raise SettingError("nobody learns: every agent is scripted or has trainable=false")
     _check_rates(config, most_updates)
+    _check_ratios(config)
     if config.critic.share_backbone:
         _check_sharing(config, algorithm)
     if algorithm.view is not None:
@@ -47,6 +48,33 @@ def _check_rates(config: Config, most_updates: float) -> None:
         raise SettingError(
             f"learner.lr_warmup={learner.lr_warmup}: the run has at most {most_updates} updates, so learning rates "
             "would never reach what they rise to"
+        )
+
+
+def _check_ratios(config: Config) -> None:
+    learner, sampling = config.learner, config.team.sampling
+    if config.runner.staleness:
+        ahead = "runner.staleness=1: workers play ahead"
+        if not config.runner.workers:
+            raise SettingError("runner.staleness=1 lets workers play ahead; runner.workers is 0")
+        if learner.ratio == "none":
+            raise SettingError(
+                f"{ahead} with weights that are gone when the rollouts are learned from; learner.ratio=none would "
+                "take them for the present policy's"
+            )
+        if learner.old_logprobs == "computed":
+            raise SettingError(
+                f"{ahead}, so the weights that sampled are gone when log-probs would be computed; "
+                "learner.old_logprobs has to be sampled"
+            )
+        if config.run.wall_s:
+            raise SettingError(
+                f"{ahead} where no evaluation or checkpoint comes next, which a budget in seconds does not tell"
+            )
+    if learner.old_logprobs == "sampled" and (sampling.top_p < 1 or sampling.top_k):
+        raise SettingError(
+            "learner.old_logprobs=sampled: what was noted is the truncated policy's; team.sampling.top_p has to be "
+            "1 and top_k 0"
         )
 
 

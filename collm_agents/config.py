@@ -232,6 +232,12 @@ class LearnerConfig(Section):
         "importance ratio to the policy that sampled: none, sequence (the paper), token",
         choices=("none", "sequence", "token"),
     )
+    old_logprobs: str = setting(
+        "auto",
+        "what ratios are over: computed (log-probs of the present weights, before they learn), sampled (those that "
+        "were noted when the replies were drawn); auto: sampled with runner.staleness, else computed",
+        choices=("auto", "computed", "sampled"),
+    )
     clip: float = setting(0.2, "ratio clip (PPO style); 0 is off; ratio=none has nothing to clip", low=0)
     advantage_norm: str = setting(
         "auto",
@@ -412,8 +418,10 @@ def resolved(config: Config, reply_words: int | None = None) -> Config:
     if reply_words and set(kinds) == {"builtin"}:
         tokens = min(tokens, reply_words + SPARE_TOKENS)
     sampling = dataclasses.replace(team.sampling, max_new_tokens=team.sampling.max_new_tokens or tokens)
+    stale = "sampled" if config.runner.staleness else "computed"
     learner = dataclasses.replace(
         config.learner,
+        old_logprobs=stale if config.learner.old_logprobs == "auto" else config.learner.old_logprobs,
         lr=config.learner.lr or lr,
         critic_lr=config.learner.critic_lr or critic_lr,
         lr_schedule=schedule,

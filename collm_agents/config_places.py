@@ -23,6 +23,13 @@ class RunnerConfig(Section):
         "the same bit for bit whatever the number of workers; else up to rounding",
         low=0,
     )
+    staleness: int = setting(
+        0,
+        "1: workers play the next update's tasks while this one is learned from, by the weights from before it; "
+        "0: they wait for the new weights",
+        low=0,
+        high=1,
+    )
     address: str = setting(
         "local", "local (Ray is started for the run), auto (the cluster that is running) or HOST:PORT"
     )

@@ -279,7 +279,6 @@ class Experiment:
         if folder is not None:
             progress = Progress(**checkpoint.load(folder, *parts))
             hooks.load_state_dict(checkpoint.callback_states(folder))
-        run_dir.mkdir(parents=True, exist_ok=True)
         reports = Evaluations(run_dir / "evaluations.json")
         tracker = Tracker(run_dir, config, self.expected_samples())
         if folder is not None:

@@ -18,6 +18,7 @@ from collm_agents.batch import Floats, Ints, Rollouts
 from collm_agents.clock import Clock
 from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic, Encoded
+from collm_agents.finite import check_estimate, check_values
 from collm_agents.optim import rate_factor
 from collm_agents.sides import AgentSide, Answer, Ask, CriticSide, Done, Learned, MemberRows, Side, sides_of
 from collm_agents.signals import RowStats, signals
@@ -85,6 +86,7 @@ class Learner:
         with self.clock.phase("critic"):
             encoded, values = self._values(rollouts)
         estimate = self.estimator(rollouts, values)
+        check_estimate(estimate, rollouts)
         metrics: dict[str, float] = {**estimate.metrics, "lr": config.lr * factor}
         advantage, weight = self.row_signals(rollouts, estimate)
         learning: list[tuple[str, Ints, Answer[Learned]]] = []
@@ -159,7 +161,9 @@ class Learner:
             start = float((nodes.weight * returns).sum() / max(nodes.weight.sum(), 1e-12))
         encoded = self.critic.encode(rollouts, queries)
         asked = {m: self.ask(m, CriticSide.begin, own, start) for m, own in encoded.items()}
-        return encoded, self._joined(asked)
+        values = self._joined(asked)
+        check_values(values, queries, rollouts)
+        return encoded, values
 
     def _joined(self, asked: Mapping[str, Answer[Floats]]) -> Floats:
         assert self.critic is not None

@@ -24,10 +24,15 @@ EPISODES = "episodes.jsonl"
 
 
 class Evaluations:
-    """The evaluations of a run, in a file with what had been spent; `episodes.jsonl` has the last one's."""
+    """The evaluations of a run, in a file of its folder, which is made; `episodes.jsonl` has the last one's."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            told = f"run.out={str(file.parent)!r}: cannot be made ({error.strerror}); name another folder"
+            raise SettingError(told) from None
         try:
             self._kept: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else []
         except ValueError as error:

@@ -19,21 +19,17 @@ from collm_agents.advantages import explained_variance
 from collm_agents.batch import Floats, Ints, Rollouts
 from collm_agents.config import LearnerConfig
 from collm_agents.critic import Critic
+from collm_agents.finite import NonFiniteError
 from collm_agents.losses import kl_estimate, per_reply, policy_loss, ratios, value_loss
 from collm_agents.models.backbone import Backbone
 from collm_agents.models.sharding import merged
 from collm_agents.optim import make_optimizer
 from collm_agents.signals import RowStats
 from collm_agents.team import AgentTeam, Scored
-from collm_envs.errors import CollmError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-class NonFiniteError(CollmError, ArithmeticError):
-    """A loss or gradient is not finite; names the agent or critic, which was not stepped, and the tasks."""
 
 
 class Answer(Protocol[T_co]):
@@ -176,13 +172,17 @@ class Side:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * factor
 
+    def _broken(self, what: str) -> NonFiniteError:
+        """The error, with nothing left behind that a later step could take."""
+        self.optimizer.zero_grad(set_to_none=True)
+        return NonFiniteError(what)
+
     def _step(self, loss: float, who: str) -> float:
         """Check, clip and step; returns the gradient norm before clipping."""
         optimizer = self.optimizer
         norm = self.backbone.shards.clip(self.parameters(), self.config.max_grad_norm or float("inf"))
         if not np.isfinite(loss) or not np.isfinite(norm):
-            optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteError(f"loss {loss} with gradient norm {norm} for {self.member}; rows of {who}")
+            raise self._broken(f"loss {loss} with gradient norm {norm} for {self.member}; rows of {who}")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm
@@ -236,7 +236,9 @@ class AgentSide(Side):
         regular = config.kl_coef > 0 or config.entropy_coef > 0
         live = every if regular else every[advantage != 0]
         metrics: dict[str, float] = {}
-        if config.ratio != "none":
+        if config.ratio != "none" and config.old_logprobs == "sampled":
+            self._recall(batch, live)
+        elif config.ratio != "none":
             metrics["sampler_gap"] = self._look_back(batch, live)
         metrics["prefix_sharing"] = float(self.backbone.packs)
         if config.kl_coef > 0:
@@ -263,6 +265,12 @@ class AgentSide(Side):
                 batch.stats.put("entropy", own, per_reply(scored.entropy, scored.mask, "token_mean"))
         batch.before.update(merged(self.backbone.shards.gathered(batch.before)))
         return max(self.backbone.shards.gathered(worst))
+
+    def _recall(self, batch: _Batch, live: Ints) -> None:
+        """The sampler's own log-probs, where the weights that sampled are gone."""
+        for row in live:
+            noted = torch.as_tensor(batch.rows.logprob[int(row)], device=self.backbone.device)
+            batch.before[int(row)] = noted
 
     @torch.no_grad()
     def _look_at_base(self, batch: _Batch, live: Ints) -> None:
@@ -294,8 +302,10 @@ class AgentSide(Side):
         total, surprisal, tokens = 0.0, 0.0, 0
         for own, scored in self._score(batch.rows, rows, entropy=self.config.entropy_coef > 0):
             loss = self._loss(batch, own, scored, scale)
+            total += (value := float(loss.detach()))
+            if not np.isfinite(value):  # named here, where fewer rows can be the cause
+                raise self._broken(f"loss {value} for {self.member}; rows of {batch.rows.named(own)}")
             loss.backward()
-            total += float(loss.detach())
             tokens += int(scored.mask.sum())
             surprisal -= float(scored.logprob.detach().sum())
         found = self.backbone.shards.gathered((total, surprisal, tokens))

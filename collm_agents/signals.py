@@ -108,6 +108,9 @@ def _by_agent(
             place = f"{agent}/t{turn}"
             found[f"reply_tokens/{place}"] = float(length[own].mean())
             found[f"truncated_replies/{place}"] = float(rows.cut[own].mean())
+            if own.sum() > 1:
+                said = {rows.text[row] for row in np.flatnonzero(own)}
+                found[f"distinct_replies/{place}"] = (len(said) - 1) / float(own.sum() - 1)
             if (own & grouped).any():
                 _, first = np.unique(group[own & grouped], return_index=True)
                 found[f"group_equal/{place}"] = float(equal[own & grouped][first].mean())

@@ -7,7 +7,7 @@ tokenizers are several backbones on the same code path.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from collm_agents.chat import ChatFormat, History
 from collm_agents.clock import Clock
 from collm_agents.config import SamplingConfig, TeamConfig
 from collm_agents.draws import DrawKey
+from collm_agents.finite import check_drawn
 from collm_agents.losses import masked_log_softmax, token_entropy
 from collm_agents.models.backbone import BASE, Backbone
 from collm_agents.models.decode import Row, Setting, decode, plainly
@@ -167,10 +168,14 @@ class AgentTeam:
 
         Returns:
             Replies in the order of the requests.
+
+        Raises:
+            NonFiniteError: for logits that are not finite; names agent, task, turn and branch.
         """
         replies: list[Reply | None] = [None] * len(requests)
 
         def tell(number: int, agent: str, drawn: Drawn) -> None:
+            check_drawn(agent, requests[number].key, drawn.logprob, self._weights)
             text = self.formats[agent].decode(drawn.ids)
             replies[number] = reply = Reply(text, drawn.ids, drawn.logprob, drawn.cut)
             if on_reply is not None:
@@ -192,6 +197,9 @@ class AgentTeam:
         if not self._holding:
             self._release()
         return [reply for reply in replies if reply is not None]
+
+    def _weights(self) -> dict[str, Iterable[Tensor]]:
+        return {m: self.backbones[users[0]].parameters(m).values() for m, users in self.users.items()}
 
     def _act(
         self,

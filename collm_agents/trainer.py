@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +36,9 @@ class Collects(Protocol):
 
     def collect(self, tasks: Sequence[Task], update: int, upcoming: Sequence[Task] = ()) -> Rollouts:
         """Play one tree per task (`collect.Collector.collect`)."""
+
+    def ahead(self, tasks: Sequence[Task], update: int) -> None:
+        """Told what the next `collect` will be, before the learner has seen this one's rollouts."""
 
 
 @dataclass
@@ -72,6 +75,13 @@ class Progress:
     def trained_s(self) -> float:
         """Seconds spent, evaluations and checkpoints apart."""
         return self.wall_s - self.phases.get("evaluate", 0.0) - self.phases.get("save", 0.0)
+
+    def count(self, rollouts: Rollouts) -> None:
+        """Count an update's rollouts."""
+        self.updates += 1
+        self.joint_samples += rollouts.joint_samples
+        self.tasks += len(rollouts.tasks)
+        self.tokens += sum(map(len, rollouts.rows.reply))
 
 
 class Trainer:
@@ -157,12 +167,11 @@ class Trainer:
         """Evaluate and save where it is due; `note` brings the progress's times up to date."""
         p = self.progress
         edge = p.evaluated < 0 or self.done
-        if p.evaluated != p.joint_samples and (edge or self._evaluation_is_due()):
+        if p.evaluated != p.joint_samples and (edge or self._evaluation_is_due(p)):
             self._evaluate(edge)
         if self.done and p.edge != p.joint_samples:  # what was measured has stopped the run
             self._evaluate(True)
-        due = p.saved < 0 or (self.save_every and p.joint_samples >= p.saved + self.save_every)
-        if due:
+        if p.saved < 0 or self._saving_is_due(p):
             p.saved = p.joint_samples
             note()
             with self.clock.phase("save"):
@@ -176,8 +185,10 @@ class Trainer:
         p.edge = p.joint_samples if edge else p.edge
         p.saved = -1  # what was measured is kept
 
-    def _evaluation_is_due(self) -> bool:
-        p = self.progress
+    def _saving_is_due(self, p: Progress) -> bool:
+        return bool(self.save_every) and p.joint_samples >= p.saved + self.save_every
+
+    def _evaluation_is_due(self, p: Progress) -> bool:
         if self.eval_every:
             return p.joint_samples >= p.evaluated + self.eval_every
 
@@ -192,12 +203,12 @@ class Trainer:
         tasks = list(self._next_tasks(p.tasks))
         upcoming = list(self._next_tasks(p.tasks + len(tasks)))
         rollouts = self.collector.collect(tasks, p.updates, upcoming)
+        if not self._pauses_after(rollouts):
+            self.collector.ahead(upcoming, p.updates + 1)
+        before_tokens = p.tokens
         metrics = self.learner.update(rollouts, self.spent)
-        p.updates += 1
-        p.joint_samples += rollouts.joint_samples
-        p.tasks += len(rollouts.tasks)
-        tokens = sum(map(len, rollouts.rows.reply))
-        p.tokens += tokens
+        p.count(rollouts)
+        tokens = p.tokens - before_tokens
         seconds = time.perf_counter() - start
         metrics.update(rollout_metrics(rollouts))
         metrics.update(self.collector.metrics)
@@ -214,6 +225,15 @@ class Trainer:
         metrics = {"updates": float(p.updates), **metrics}
         self.tracker.update(metrics, p.joint_samples)
         self.callbacks.tell("on_step", metrics)
+
+    def _pauses_after(self, rollouts: Rollouts) -> bool:
+        """Whether the run is evaluated, saved or over once it has learned from these rollouts.
+
+        Nothing is played ahead then, so that a run that goes on from a checkpoint is the run that never stopped.
+        """
+        then = replace(self.progress)
+        then.count(rollouts)
+        return self.budget.spent(then) >= 1.0 or self._evaluation_is_due(then) or self._saving_is_due(then)
 
     def _next_tasks(self, first: int) -> Iterator[Task]:
         """The tasks of an update whose trees begin at a place in the order; the place is all that is remembered."""

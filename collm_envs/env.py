@@ -405,6 +405,9 @@ class CollabEnv(TaskHooks, ParallelEnv[str, str, str]):
         if not math.isfinite(score.total) or not self.low - 1e-6 <= score.total <= self.high + 1e-6:
             wrong = ValueError(f"score {score.total} outside [{self.low:.4g}, {self.high:.4g}]")
             raise self._fault("judge", wrong)
+        for name, value in (*score.parts.items(), *score.metrics.items()):
+            if not math.isfinite(value):
+                raise self._fault("judge", ValueError(f"{name} is {value}; leave out what does not apply"))
 
     @contextmanager
     def _over_on_fault(self) -> Iterator[None]:

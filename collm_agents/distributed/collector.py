@@ -2,7 +2,8 @@
 
 For the trainer, which cannot tell it from a local collector. Weights go out once per update, through the object
 store: one copy per node, however many workers are there. Rollouts come back packed. A worker that dies is replaced,
-and its shard is played again; draws are keyed, so the second time gives what the first would have given.
+and its shard is played again; draws are keyed, so the second time gives what the first would have given. With
+`runner.staleness=1` the next update is played while this one is learned from, by the weights from before it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRIES = 3  # workers that one shard, or the start of a worker, may cost
-LOOK_S = 5.0  # between two looks at what is late
+LOOK_S = 2.0  # between two looks at what is late
 
 
 class WorkersLost(CollmError, RuntimeError):
@@ -76,11 +78,15 @@ class RayCollector:
         self._team, self._clock = team, clock
         self.overlapped_s = 0.0
         self.metrics: Mapping[str, float] = {}
-        self._version, self._short = 0, False
+        self._short = False
         self._here = ray.get_runtime_context().get_node_id()
         self._experiment = ray.put(cloudpickle.dumps(experiment))
         self._first = ray.put(self._weights(team.users))
         self._seats = [self._seated() for _ in range(self._settings.workers)]
+        self._thread = ThreadPoolExecutor(1, "workers")
+        self._ahead: tuple[_Round, Future[None]] | None = None
+        self._sent: _Sent | None = None
+        self._returned = 0.0
 
     def _weights(self, members: Sequence[str] | Mapping[str, Any]) -> dict[str, Weights]:
         return {m: take(self._team.backbones[self._team.users[m][0]], m) for m in members}
@@ -96,57 +102,104 @@ class RayCollector:
         return _Seat(actor, actor.build.remote(self._experiment, device, self._first), failed=failed)
 
     def collect(self, tasks: Sequence[Task], update: int, upcoming: Sequence[Task] = ()) -> Rollouts:
-        """Play one tree per task; as `Collector.collect`, but `upcoming` is of no use here.
+        """Play one tree per task, or take what was played ahead; as `Collector.collect`, without `upcoming`.
 
         Raises:
             WorkersLost: when workers keep dying, or none came up in time.
         """
         started = time.perf_counter()
-        shards = split(tasks, self._settings.shard or -(-len(tasks) // self._settings.workers))
-        weights = self._weights(self._team.trained)
-        self._version += 1
         with self._clock.phase("workers"):
-            round = _Round(shards, (ray.put(weights), self._version), update)
-            self._play(round)
-            parts = [unpack(round.played[i].rollouts) for i in range(len(shards))]
-        found = [round.played[i] for i in range(len(shards))]
+            round = self._played(tasks, update)
+            parts = [unpack(round.played[i].rollouts) for i in range(len(round.shards))]
+        round.waited_s, now = time.perf_counter() - started, time.perf_counter()
+        found = [round.played[i] for i in range(len(round.shards))]
         self.overlapped_s = sum(one.overlapped_s for one in found)
         lost = sum(times * parts[i].joint_samples for i, times in round.lost.items())
         if (up := sum(seat.up for seat in self._seats)) < len(self._seats) and not self._short:
             log.warning("%d of %d workers are up; %s", up, len(self._seats), self._room())
         self._short = up < len(self._seats)
-        self.metrics = self._told(found, weights, lost, time.perf_counter() - started)
+        self.metrics = self._told(round, found, lost, now - (self._returned or started))
+        self._returned = now
         return merge(parts)
 
+    def ahead(self, tasks: Sequence[Task], update: int) -> None:
+        """Have the next update's tasks played by the present weights, where `runner.staleness` allows it.
+
+        Args:
+            tasks: as the next `collect` will name them.
+            update: its index; the update before it has not been learned from.
+        """
+        if not self._settings.staleness or not tasks:
+            return
+        assert self._ahead is None, "a round that was played ahead was not collected"
+        if self._sent is None or self._sent.learned != update - 1:
+            self._send(update - 1)
+        round = self._round(tasks, update)
+        self._ahead = round, self._thread.submit(self._play, round)
+
+    def _played(self, tasks: Sequence[Task], update: int) -> _Round:
+        if self._ahead is None:
+            self._send(update)
+            round = self._round(tasks, update)
+            self._play(round)
+            return round
+        (round, future), self._ahead = self._ahead, None
+        named = [task.id for shard in round.shards for task in shard.tasks]
+        assert (round.update, named) == (update, [task.id for task in tasks]), (
+            "another update was played ahead"
+        )
+        assert 0 <= round.staleness <= self._settings.staleness
+        future.result()
+        return round
+
+    def _send(self, learned: int) -> None:
+        """Put the present weights, which have learned from so many updates, where workers can take them."""
+        weights = self._weights(self._team.trained)
+        number = self._sent.number + 1 if self._sent else 1
+        self._sent = _Sent(
+            ray.put(weights), number, learned, sum(own.data.nbytes for own in weights.values())
+        )
+
+    def _round(self, tasks: Sequence[Task], update: int) -> _Round:
+        assert self._sent is not None
+        size = self._settings.shard or -(-len(tasks) // self._settings.workers)
+        return _Round(split(tasks, size), self._sent, update)
+
     def _told(
-        self, found: Sequence[Played], weights: Mapping[str, Weights], lost: int, seconds: float
+        self, round: _Round, found: Sequence[Played], lost: int, since_last_s: float
     ) -> dict[str, float]:
-        up = sum(seat.up for seat in self._seats)
+        up = max(sum(seat.up for seat in self._seats), 1)
+        played_s = sum(one.seconds for one in found)
         phases = {
             f"workers/{name}_s": sum(one.phases[name] for one in found)
             for name in ("prefill", "decode", "env", "judge_wait")
         }
         return {
-            "workers/up": float(up),
-            "workers/busy": sum(one.seconds for one in found) / (max(up, 1) * seconds),
+            "workers/up": float(sum(seat.up for seat in self._seats)),
+            "workers/busy": played_s / (up * round.seconds),
+            "workers/idle": max(0.0, 1 - played_s / (up * since_last_s)),
+            "workers/learner_idle": round.waited_s / since_last_s,
+            "workers/staleness": float(round.staleness),
             "workers/lost_samples": float(lost),
-            "workers/weights_bytes": float(sum(own.data.nbytes for own in weights.values())),
+            "workers/weights_bytes": float(round.sent.nbytes),
             "workers/nodes": float(len({one.node for one in found} | {self._here}) - 1),
             "workers/rollout_bytes": float(sum(len(one.rollouts) for one in found)),
             **phases,
         }
 
-    # -- one update ------------------------------------------------------------------------------------------
+    # -- one update, in whichever thread ------------------------------------------------------------------------
 
     def _play(self, round: _Round) -> None:
         """Have every shard played; workers that die on the way are replaced."""
-        alone_since = time.monotonic()
-        while len(round.played) < len(round.shards):
+        started, alone_since = time.perf_counter(), time.monotonic()
+        while len(round.played) < len(round.shards) and not round.dropped:
             for seat in self._seats:
                 if seat.up and seat.shard is None and round.waiting:
                     seat.shard = round.waiting.popleft()
                     shard = round.shards[seat.shard]
-                    seat.asked = seat.actor.play.remote(*round.weights, shard, round.update)
+                    seat.asked = seat.actor.play.remote(
+                        round.sent.weights, round.sent.number, shard, round.update
+                    )
             asked = {seat.asked: i for i, seat in enumerate(self._seats) if seat.asked is not None}
             ready, _ = ray.wait(list(asked), timeout=LOOK_S)
             for ref in ready:
@@ -155,6 +208,7 @@ class RayCollector:
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > self._settings.patience_s:
                 raise WorkersLost(f"no worker came up in {self._settings.patience_s:g} s; {self._room()}")
+        round.seconds = time.perf_counter() - started
 
     def _room(self) -> str:
         asks = told({"CPU": self._settings.cpus, "GPU": self._settings.gpus})
@@ -201,8 +255,28 @@ class RayCollector:
 
     def close(self) -> None:
         """End the workers; those that do not go by themselves are killed."""
+        if self._ahead is not None:  # the run ended before it was due
+            self._ahead[0].dropped = True
+        self._thread.shutdown()
         end([seat.actor for seat in self._seats], [seat.actor for seat in self._seats if seat.up])
         self._seats = []
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Weights as workers get them.
+
+    Attributes:
+        weights: a reference to them.
+        number: theirs; what has been taken once is not taken again.
+        learned: updates that they have learned from.
+        nbytes: their size.
+    """
+
+    weights: Any
+    number: int
+    learned: int
+    nbytes: int
 
 
 @dataclass
@@ -211,16 +285,27 @@ class _Round:
 
     Attributes:
         shards: all of them.
-        weights: the arguments that every worker gets: a reference to the weights, and their number.
+        sent: the weights that play them.
         update: the update's index.
+        seconds: from the first shard's beginning to the last one's end.
+        waited_s: of them, those in which the learner had nothing else to do.
+        dropped: nobody wants it any more.
     """
 
     shards: Sequence[Shard]
-    weights: tuple[Any, int]
+    sent: _Sent
     update: int
     waiting: deque[int] = field(init=False)
     played: dict[int, Played] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    waited_s: float = 0.0
+    dropped: bool = False
+
+    @property
+    def staleness(self) -> int:
+        """Updates that were learned from between the weights that play and the update."""
+        return self.update - self.sent.learned
 
     def __post_init__(self) -> None:
         self.waiting = deque(range(len(self.shards)))

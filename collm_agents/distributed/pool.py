@@ -37,6 +37,7 @@ ROOM_S = 5.0  # between two looks at the cluster
 PATIENCE_S = 600.0  # without a node that could ever take a run
 GRACE_S = 20.0  # from the request to stop to the end
 MOST_BYTES = 1 << 30  # of a run's files; beyond, its checkpoints stay behind
+CHECKPOINTS = "checkpoints"
 TEXTS = (".toml", ".json", ".jsonl")  # files that name folders
 
 Files = Mapping[str, bytes]
@@ -62,7 +63,7 @@ def pack(folder: Path, moved: Mapping[str, str], without: str = "") -> Files:
         name = file.relative_to(folder)
         if file.is_file() and not (without and without in name.parts):
             data = file.read_bytes()
-            if file.suffix in TEXTS:
+            if file.suffix in TEXTS and CHECKPOINTS not in name.parts:  # those have checksums
                 for old, new in moved.items():
                     data = data.replace(old.encode(), new.encode())
             found[name.as_posix()] = data
@@ -187,7 +188,7 @@ def news(where: str, home: Path, back: Mapping[str, str], most: int, code: int |
     size = sum(map(len, files.values()))
     if size <= most:
         return News(where, files, code)
-    files = pack(home, back, without="checkpoints")
+    files = pack(home, back, without=CHECKPOINTS)
     return News(where, files, code, left=size - sum(map(len, files.values())))
 
 

@@ -115,13 +115,14 @@ def inverse_cdf(logp: Tensor, u: Tensor) -> Tensor:
         u: quantiles in [0, 1), [B].
 
     Returns:
-        Token ids, [B]; never one of probability 0.
+        Token ids, [B]; never one of probability 0. Where log-probs are NaN it is any token, whose NaN tells.
     """
     cdf = logp.exp().cumsum(-1, dtype=torch.float64)
     total = cdf[:, -1:]
     # Below the total even when rounded: the first sum above it is then one that its token has added to.
     wanted = torch.minimum(u[:, None] * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(cdf, wanted, right=True).squeeze(-1)
+    # A NaN sorts behind everything: kept within the vocabulary, or a device would fail where nothing can be named.
+    return torch.searchsorted(cdf, wanted, right=True).squeeze(-1).clamp(max=logp.shape[-1] - 1)
 
 
 def truncate(logp: Tensor, top_p: float, top_k: int) -> Tensor:

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from collm_envs.sandbox import confine, landlock, linux, syscalls
+from collm_envs.sandbox.dispositions import heed_signals
 
 TRY_S, ALL_S = 5.0, 60.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +155,7 @@ def _wrapped(title: str, text: str) -> list[str]:
 
 def main() -> None:
     """Try every layer from a process that has nothing else to do, and print what was found, as JSON."""
+    heed_signals()
     rows = []
     for name, (stops, leaves_open) in _MEANING.items():
         active, why = attempt(_TRIALS[name])

@@ -23,6 +23,7 @@ from typing import Any
 from collm_envs.sandbox import absent
 from collm_envs.sandbox.bench import run_slot
 from collm_envs.sandbox.confine import Limits, Walls
+from collm_envs.sandbox.dispositions import heed_signals
 from collm_envs.sandbox.frames import HEADER, MAX_FRAME, Closed, Reader, pack, unpack
 from collm_envs.sandbox.runs import Infra, Run
 from collm_envs.sandbox.scratch import remove_folder
@@ -381,6 +382,7 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 
 def main(fd: int) -> None:
     """Serve the trainer at the other end of a socket."""
+    heed_signals()
     trainer = socket.socket(fileno=fd)
     reader = Reader(MAX_FRAME)
     config = unpack(reader.read(fd))

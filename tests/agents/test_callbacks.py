@@ -252,7 +252,7 @@ def test_the_best_agents_are_kept_when_their_checkpoint_is_gone(tmp_path):
     own = {row["joint_samples"]: row["metrics"]["score"]["mean"] for row in rows if not row["edge"]}
     assert state["best"] >= max(own.values())
     assert all(value < state["best"] for at, value in own.items() if at < state["at"])
-    assert {p.name for p in best.iterdir()} == {"agents", "progress.json"}
+    assert {p.name for p in best.iterdir()} == {"agents", "progress.json", "sha256.json"}
 
 
 def test_the_best_is_kept_after_a_kill_between_checkpoint_and_keeping(tmp_path):

@@ -13,6 +13,7 @@ def experiment(*words):
 
 DC, APART = "algorithm=collm-dc", "placement.apart=true"
 SHARE = "critic.share_backbone=true"
+AHEAD = ("workers=2", "runner.staleness=1")
 REFUSED = [
     (("team.agents.agent_0.trainable=false", "team.agents.agent_1.script=oracle"), "nobody learns"),
     (("team.agents.agent_0.script=novice", "team.agents.agent_1.script=oracle"), "nobody learns"),
@@ -34,6 +35,12 @@ REFUSED = [
     (("learner.critic_warmup=1",), "critic_warmup=1.*agents would never learn"),
     (("learner.value_targets=refreshed", "learner.critic_epochs=1"), "between a critic's passes"),
     (("learner.value_clip=0.2", "learner.critic_epochs=1"), "from a critic's second pass on"),
+    (("runner.staleness=1",), "runner.workers is 0"),
+    ((*AHEAD, "learner.ratio=none"), "ratio=none would take them"),
+    ((*AHEAD, "learner.old_logprobs=computed"), "has to be sampled"),
+    ((*AHEAD, "run.joint_samples=0", "run.wall_s=9"), "a budget in seconds"),
+    ((*AHEAD, "team.sampling.top_p=0.9"), "top_p has to be 1"),
+    (("learner.old_logprobs=sampled", "team.sampling.top_k=4"), "top_k 0"),
     (("team.shared=true", "team.agents.agent_0.trainable=false"), "learn together or not at all"),
     (("team.shared=true", "team.agents.agent_0.weights=here"), "starting point"),
     ((APART, "workers=2"), "no process but its own has a member's; choose one"),

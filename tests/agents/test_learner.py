@@ -11,7 +11,8 @@ from collm_agents.algorithms.cc import CentralisedCritic
 from collm_agents.algorithms.dc import DecentralisedCritics
 from collm_agents.algorithms.mc import MonteCarlo
 from collm_agents.config import SamplingConfig, TeamConfig
-from collm_agents.sides import CriticSide, MemberRows, NonFiniteError
+from collm_agents.finite import NonFiniteError
+from collm_agents.sides import CriticSide, MemberRows
 from collm_agents.team import AgentTeam
 
 AGENTS = ("agent_0", "agent_1")
@@ -287,6 +288,35 @@ def test_metrics_are_finite_numbers_with_the_samplers_gap_at_zero(players):
     assert all(isinstance(v, float) and math.isfinite(v) for v in metrics.values())
     assert metrics["sampler_gap/agent_0"] < 1e-5
     assert {"loss/agent_0", "grad_norm/agent_1", "surprisal/agent_0", "entropy/agent_1/t0"} <= set(metrics)
+
+
+def test_noted_log_probs_stand_for_those_of_the_weights_that_sampled():
+    """Rows that older weights drew: the ratio is the present policy's over the noted one's, row by row."""
+    players = team(AGENTS)
+    rollouts = played(players, (2,))
+    same_policy = learner(players, MonteCarlo(), old_logprobs="sampled", update_epochs=1, lr=1e-12).update(
+        rollouts
+    )
+    assert same_policy["ratio/agent_0/t0"] == pytest.approx(1, abs=1e-5)
+    assert not any(name.startswith("sampler_gap") for name in same_policy)
+    stir(players.backbones["agent_0"], scale=0.1, seed=5)
+    rows = np.flatnonzero(rollouts.rows.agent == 0)
+    prompts, replies = (
+        [column[row] for row in rows] for column in (rollouts.rows.prompt, rollouts.rows.reply)
+    )
+    means = []
+    with torch.no_grad():
+        for scored in players.score("agent_0", prompts, replies, 4096):
+            for i, own in enumerate(scored.rows):
+                noted = torch.as_tensor(rollouts.rows.logprob[rows[own]])
+                means.append(float((scored.logprob[i, scored.mask[i]] - noted).exp().mean()))
+    settings = {"update_epochs": 1, "lr": 1e-12, "kl_coef": 1e-9}  # so that rows without advantage count, too
+    stale = learner(players, MonteCarlo(), old_logprobs="sampled", **settings).update(rollouts)
+    assert stale["ratio/agent_0/t0"] == pytest.approx(np.mean(means), rel=1e-5)
+    assert abs(np.mean(means) - 1) > 1e-3
+    computed = learner(players, MonteCarlo(), old_logprobs="computed", **settings).update(rollouts)
+    assert computed["ratio/agent_0/t0"] == pytest.approx(1, abs=1e-5)
+    assert computed["sampler_gap/agent_0"] > 1e-3
 
 
 def test_a_buffer_in_which_nothing_may_be_trained_changes_nothing():

@@ -1,7 +1,7 @@
 """Every parser and extractor that reads text nobody vouches for, as a function of one text.
 
 Each asserts what must hold whatever the text is; what it may raise are the errors a person is shown. Read by
-`test_fuzz.py`, which gives it examples, and by `fuzz.py`, which searches with coverage as its guide.
+`test_parsers.py`, which gives it examples, and by `fuzz.py`, which searches with coverage as its guide.
 """
 
 from __future__ import annotations

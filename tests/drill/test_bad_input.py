@@ -506,17 +506,17 @@ RUNS = [
     ),
     case(
         "train --resume run-learner joint_samples=16",
-        "run-learner/checkpoints/000000008 is damaged: learner.pt is not what was written (SHA-256)",
+        "run-learner/checkpoints/000000008 is damaged: learner.safetensors is not what was written (SHA-256)",
         "take another checkpoint, or another copy",
     ),
     case(
         "train --resume run-evil joint_samples=16",
-        "run-evil/checkpoints/000000008 is damaged: learner.pt is not what was written (SHA-256)",
+        "run-evil/checkpoints/000000008 is damaged: learner.safetensors is not what was written (SHA-256)",
         "take another checkpoint, or another copy",
     ),
     case(
         "train --resume run-nolearner joint_samples=16",
-        "run-nolearner/checkpoints/000000008 is damaged: learner.pt is missing",
+        "run-nolearner/checkpoints/000000008 is damaged: learner.safetensors is missing",
         "take another checkpoint, or another copy",
     ),
     case(
@@ -808,7 +808,7 @@ SUITES = [
     ),
     case(
         "bench suite-seeds.toml",
-        "suite-seeds.toml: seeds must be how many, or a list of different whole numbers, not [1, 1]",
+        "suite-seeds.toml: seeds must be how many, up to 10000, or a list of different whole numbers, not [1, 1]",
     ),
     case(
         "bench suite-settings.toml",
@@ -831,11 +831,11 @@ SUITES = [
     ),
     case(
         "bench smoke --seeds 0",
-        "command line: seeds must be how many, or a list of different whole numbers, not 0",
+        "command line: seeds must be how many, up to 10000, or a list of different whole numbers, not 0",
     ),
     case(
         "bench smoke --seeds x",
-        "command line: seeds must be how many, or a list of different whole numbers, not 'x'",
+        "command line: seeds must be how many, up to 10000, or a list of different whole numbers, not 'x'",
     ),
     case("bench smoke --processes -1", "--processes must be at least 1, not -1"),
     case("bench smoke --out good.jsonl", "good.jsonl is not a folder"),

@@ -32,7 +32,7 @@ def places(mark):
 
 
 def settings(out, *more):
-    return ["train", "paying_env:Judged", *SETTINGS, f"model={folder('qwen3')}", f"out={out}", *more]
+    return ["train", "failing_env:Held", *SETTINGS, f"model={folder('qwen3')}", f"out={out}", *more]
 
 
 def plain(run_dir):
@@ -48,24 +48,27 @@ def quiet(mark, timeout_s):
 
 
 def test_a_killed_driver_takes_everything_with_it_and_goes_on_from_its_checkpoint(tmp_path):
-    mark, out = uuid.uuid4().hex, tmp_path / "run"
+    """Three minutes beside other work: Ray's own agents look for their daemon for more than one."""
+    mark, out, hold = uuid.uuid4().hex, tmp_path / "run", tmp_path / "hold"
+    hold.touch()
     words = settings(out, "workers=2", "runner.shard=1")
-    env = {**environment(), **places(mark)}
+    env = {**environment(), **places(mark), "COLLM_TEST_HOLD": str(hold)}
     process = subprocess.Popen([sys.executable, "-m", "collm_agents.cli", *words], cwd=tmp_path, env=env)
     until = time.monotonic() + 300
     while not any(int(place.name) > 0 for place in (out / "checkpoints").glob("[0-9]*")):
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.02)
+    assert any("ray::Worker" in line for line in marked(mark))  # at the next update, which waits for `hold`
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not [line for line in quiet(mark, 10) if "ray::Worker" in line]
-    assert quiet(mark, 240) == []  # Ray's own agents look for their daemon for a minute or more
+    assert quiet(mark, 300) == []
     assert not (out / "result.json").exists()
+    hold.unlink()
 
     done = collm("train", "--resume", str(out), cwd=tmp_path, env=places(mark))
     assert done.returncode == 0, done.stderr
-    assert quiet(mark, 10) == []
+    assert quiet(mark, 60) == []
     local = collm(*settings(tmp_path / "local", "runner.shard=1"), cwd=tmp_path, env=places(""))
     assert local.returncode == 0, local.stderr
     assert plain(out) == plain(tmp_path / "local")
@@ -83,7 +86,7 @@ def test_programs_of_agents_are_run_in_the_sandbox_by_workers(tmp_path):
     own = ("workers=2", f"out={out}")
     done = collm("train", "coding/compose-mini-v0", *words, *own, cwd=tmp_path, env=places(mark))
     assert done.returncode == 0, done.stderr
-    assert quiet(mark, 15) == []  # no sandbox outlives its worker
+    assert quiet(mark, 60) == []  # no sandbox outlives its worker
     here = collm("train", "coding/compose-mini-v0", *words, f"out={tmp_path / 'local'}", cwd=tmp_path)
     assert here.returncode == 0, here.stderr
     assert plain(out) == plain(tmp_path / "local")

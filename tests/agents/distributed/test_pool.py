@@ -262,17 +262,19 @@ def test_checkpoints_that_are_too_large_stay_behind(tmp_path):
     (place / "checkpoints" / "000000004").mkdir(parents=True)
     (place / "checkpoints" / "000000004" / "weights").write_bytes(bytes(1000))
     (place / "result.json").write_text(f'"{tmp_path}/train"')
+    (place / "checkpoints" / "000000004" / "adapter.json").write_text(str(tmp_path))
     (tmp_path / "other.bin").write_bytes(str(tmp_path).encode())
     back = {str(tmp_path): "/home/there"}
     whole = pool.news("here", tmp_path, back, most=10_000, code=0)
     assert whole.files == {
         "train/checkpoints/000000004/weights": bytes(1000),
+        "train/checkpoints/000000004/adapter.json": str(tmp_path).encode(),  # it has a checksum
         "train/result.json": b'"/home/there/train"',
         "other.bin": str(tmp_path).encode(),  # only texts are touched
     }
     assert whole.left == 0
     small = pool.news("here", tmp_path, back, most=500, code=0)
-    assert small.left == 1000
+    assert small.left == 1000 + len(str(tmp_path))
     assert set(small.files) == {"train/result.json", "other.bin"}
 
 

@@ -1,6 +1,7 @@
 """What goes over the wire comes out as it went in, and is small."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -8,6 +9,10 @@ import torch
 from builders import ScriptedTeam, backbone, played, same, stir, team, weights
 from forests import assert_equal
 
+from benchmarks.workers.paper import Cluster as ClusterOnPaper
+from benchmarks.workers.paper import model as model_on_paper
+from benchmarks.workers.shapes import QWEN3_4B, Shape
+from benchmarks.workers.wire import floor
 from collm_agents.batch import Rollouts
 from collm_agents.distributed.wire import pack, put, take, unpack
 from collm_envs import InputError
@@ -97,3 +102,51 @@ def test_weights_in_bfloat16_too():
 def test_another_model_is_refused():
     with pytest.raises(InputError, match="other names, shapes or types"):
         put(backbone("llama"), "a_0", take(backbone("qwen3"), "a_0"))
+
+
+# -- how much goes over the wire ------------------------------------------------------------------------------
+
+
+def test_the_least_of_a_path_is_its_last_prompt_and_reply_once():
+    """A path's tokens are those of its last prompt, which has all before in it, and of the last reply."""
+    rollouts = played(ScriptedTeam(("agent_0", "agent_1"), chatter), (1, 1, 1), tasks=1)
+    least, rows = floor(rollouts, vocab=257), rollouts.rows
+    last = [row for row in range(len(rows)) if rollouts.points.turn[rows.point[row]] == 2]
+    assert least["ids"] == 2 * sum(len(rows.prompt[row]) + len(rows.reply[row]) for row in last)
+    assert least["logprobs"] == 4 * sum(map(len, rows.reply))
+    state, local = rollouts.points.state[-1], rollouts.points.local[0]
+    ends = "".join(rows.text[row] for row in last)
+    assert least["texts"] == len("".join((state, *local, ends)).encode())
+    assert floor(rollouts, vocab=256)["ids"] * 2 == least["ids"]
+
+
+@pytest.mark.parametrize("branching", [(4,), (2, 2), (2, 1, 1)])
+def test_an_update_with_adapters_is_sent_within_a_fifth_of_the_least(branching):
+    players = team(("agent_0", "agent_1"), num_turns=3)
+    rollouts = played(players, branching)
+    models = {name: players.backbones[name] for name in ("agent_0", "agent_1")}
+    least = floor(rollouts, len(models["agent_0"].tokenizer))
+    adapters = sum(p.numel() * 4 for name, own in models.items() for p in own.parameters(name).values())
+    sent = len(pickle.dumps({name: take(own, name) for name, own in models.items()}, protocol=5))
+    assert sent <= 1.2 * adapters
+    # Log-probs are no part of the bound, and hardly shrink.
+    assert sent + len(pack(rollouts)) <= 1.2 * (adapters + least["ids"] + least["texts"])
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama"])
+def test_sizes_on_paper_are_those_of_models(name):
+    model = backbone(name, members=("a_0",))
+    config = model.models()[0].config
+    shape = Shape.of(config)
+    assert shape.adapter(4) == sum(p.numel() for p in model.parameters("a_0").values())
+    full = backbone(name, members=("a_0",), tuning="full")
+    assert shape.parameters() == sum(p.numel() for p in full.parameters("a_0").values())
+
+
+def test_the_cluster_on_paper_by_hand():
+    """Qwen3-4B has 4.02 billion parameters; an adapter of rank 16 has 36 * 16 * 57,344 numbers."""
+    assert round(QWEN3_4B.parameters() / 1e9, 2) == 4.02
+    assert QWEN3_4B.adapter(16) == 36 * 16 * (6656 + 3584 + 3584 + 6656 + 3 * 12288)
+    found = model_on_paper(ClusterOnPaper(joint_samples=2, reply=10, prompt=20, gigabits=(8.0,)))
+    assert found["rollout_bytes"] == 2 * 8 * (10 * (3 + 4 + 4) + 20 * (3 + 4)) / 2
+    assert found["seconds"]["8"] == (8 * 4 * QWEN3_4B.adapter(16) + found["rollout_bytes"]) / 1e9

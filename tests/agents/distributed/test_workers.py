@@ -10,6 +10,7 @@ from builders import folder
 from clusters import three_nodes
 from run_files import rows, saved
 
+from collm_agents.callbacks import Callback
 from collm_agents.distributed.collector import WorkersLost
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
@@ -28,7 +29,7 @@ def cluster():
     found.shutdown()
 
 
-def run(out, workers, *more, env="failing_env:Doomed", **doomed):
+def run(out, workers, *more, env="failing_env:Doomed", callbacks=(), **doomed):
     words = [f"model={folder('qwen3')}", "tuning=lora", "team.lora.rank=2", "team.sampling.max_new_tokens=5"]
     words += [
         "algorithm=collm-cc",
@@ -41,7 +42,7 @@ def run(out, workers, *more, env="failing_env:Doomed", **doomed):
     words += ["track.tensorboard=false", "runner.shard=1", f"workers={workers}", f"out={out}", *more]
     experiment = Experiment(load_config(env, overrides=words))
     vars(experiment.env).update(doomed)
-    return experiment.run()
+    return experiment.run(callbacks)
 
 
 def plain(folder):
@@ -111,3 +112,81 @@ def test_without_room_for_a_worker_the_run_says_what_is_missing(cluster, tmp_pat
         WorkersLost, match="no worker came up in 1 s; each asks for CPU 64, and the cluster has"
     ):
         run(tmp_path / "run", 1, "runner.cpus=64", "runner.patience_s=1")
+
+
+# -- played ahead ---------------------------------------------------------------------------------------------
+
+AHEAD = ("runner.staleness=1", "run.joint_samples=80")
+
+
+class Interrupted(Exception):
+    """What ends a run half-way."""
+
+
+class Interrupt(Callback):
+    """Ends a run after an update, while the next one is being played."""
+
+    def __init__(self, joint_samples):
+        self.at = joint_samples
+
+    def on_step(self, run, metrics):
+        if run.progress.joint_samples == self.at:
+            raise Interrupted
+
+
+class Mark(Callback):
+    """Writes a file at the first update's end: from then on workers die."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def on_step(self, run, metrics):
+        self.file.touch()
+
+
+@pytest.fixture(scope="module")
+def ahead(cluster, tmp_path_factory):
+    """Five updates, those between evaluations played by the weights of the update before."""
+    out = tmp_path_factory.mktemp("ahead") / "run"
+    run(out, 2, *AHEAD)
+    return out
+
+
+def test_nothing_is_played_ahead_of_an_evaluation_and_never_by_more_than_one_update(ahead, local, tmp_path):
+    # Evaluations follow the second and the fourth update, and the fifth is the last.
+    assert told(ahead, "workers/staleness") == [0, 1, 0, 1, 0]
+    assert all(
+        0 <= share <= 1 for name in ("idle", "learner_idle") for share in told(ahead, f"workers/{name}")
+    )
+    first, later = ([row for row in plain(out) if row["kind"] == "update"] for out in (local, ahead))
+    # The same weights play the first update of both; the second one's are older here.
+    assert first[0]["score"] == later[0]["score"]
+    assert not any(name.startswith("sampler_gap") for name in later[0])
+    assert max(abs(row["ratio/agent_0/t0"] - 1) for row in later if "ratio/agent_0/t0" in row) > 1e-3
+
+
+def test_ahead_too_the_number_of_workers_changes_nothing(ahead, cluster, tmp_path):
+    run(tmp_path / "run", 4, *AHEAD)
+    assert_same_run(tmp_path / "run", ahead)
+    assert told(tmp_path / "run", "workers/staleness") == [0, 1, 0, 1, 0]
+
+
+def test_a_run_that_was_interrupted_while_it_played_ahead_goes_on_as_if_it_had_not(ahead, cluster, tmp_path):
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", 2, *AHEAD, callbacks=[Interrupt(48)])
+    assert told(tmp_path / "run", "workers/staleness") == [0, 1, 0]
+    Experiment.resume(tmp_path / "run")
+    assert_same_run(tmp_path / "run", ahead)
+
+
+def test_what_goes_wrong_ahead_is_told_at_the_next_update(cluster, tmp_path):
+    with pytest.raises(WorkersLost, match="3 workers died at the tasks builtin:train#"):
+        run(
+            tmp_path / "run",
+            1,
+            *AHEAD,
+            doom="worker",
+            after=str(tmp_path / "after"),
+            callbacks=[Mark(tmp_path / "after")],
+        )
+    assert told(tmp_path / "run", "workers/staleness") == [0]

@@ -302,3 +302,35 @@ def test_crashes_between_tests_of_methods_cost_only_themselves(sandbox):
     for i in range(8):
         found = sandbox.run(Program(f"{code}# {i}"), UnitTests(source))
         assert [test.status for test in found.tests] == ["pass", "error", "pass", "error", "pass", "pass"]
+
+
+HEEDS = """
+import signal
+def heeds(number):
+    free = number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return free and signal.getsignal(number) != signal.SIG_IGN
+"""
+DEAF = """
+import signal, sys
+from collm_envs.sandbox import Asserts, Program, Sandbox
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGALRM])
+names = ("SIGHUP", "SIGINT", "SIGCHLD", "SIGUSR1", "SIGTERM", "SIGALRM")
+numbers = [int(getattr(signal, name)) for name in names]
+tests = Asserts(tuple(f"assert heeds({n}) == True" for n in numbers))
+with Sandbox(workers=1) as box:
+    for _ in range(2):
+        print([test.status for test in box.run(Program(sys.argv[1]), tests).tests])
+"""
+
+
+def test_programs_heed_signals_that_the_trainer_ignores_or_blocks():
+    """As under nohup, which ignores SIGHUP, or a shell's background, which ignores SIGINT: both are inherited."""
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF, HEEDS],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [str(["pass"] * 6)] * 2, done.stderr
