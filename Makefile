@@ -47,7 +47,7 @@ docs: $(READY) ## the documentation as a site, in docs/_build/html
 slow: $(READY) ## tests longer than CI allows
 	$(BIN)/python -m pytest -m slow
 
-drill: $(READY) ## hostile input by the million
+drill: $(READY) ## hostile input by the million, runs killed at random moments
 	$(BIN)/python -m pytest -m drill
 
 # torch apart, which constraints.txt pins for its size.

@@ -85,7 +85,7 @@ class Place:
     def slim(self) -> None:
         """Drop what only further training needs, critics and optimizers; agents can be evaluated as before."""
         for place in self.train.glob("checkpoints/[0-9]*"):
-            (place / "learner.pt").unlink(missing_ok=True)
+            (place / "learner.safetensors").unlink(missing_ok=True)
             shutil.rmtree(place / "critics", ignore_errors=True)
 
     def note(self, state: State, wall_s: float, commits: Sequence[str], **more: Any) -> None:

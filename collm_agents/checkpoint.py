@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from collm_agents.critic import Critic
@@ -25,10 +24,12 @@ from collm_agents.integrity import HASHES, DamagedError, read, seal, sync, verif
 from collm_agents.learner import Learner
 from collm_agents.models.backbone import Backbone
 from collm_agents.team import AgentTeam
+from collm_agents.tensor_file import read_state, write_state
 from collm_envs.errors import CollmError, InputError
 
 log = logging.getLogger(__name__)
 
+LEARNER = "learner.safetensors"
 CALLBACKS, BEST, REPLACED = "callbacks.json", "best-", ".replaced-"
 
 
@@ -92,7 +93,7 @@ def _write(partial: Path, team: AgentTeam, critic: Critic | None, learner: Learn
     if critic is not None:
         for member in critic.members:
             critic.save(member, partial / "critics" / member)
-    torch.save(learner.state_dict(), partial / "learner.pt")
+    write_state(partial / LEARNER, learner.state_dict())
 
 
 def _take_place(partial: Path, final: Path) -> None:
@@ -246,13 +247,9 @@ def load(folder: Path, team: AgentTeam, critic: Critic | None, learner: Learner)
     if critic is not None:
         for member in critic.members:
             critic.load(member, folder / "critics" / member)
-    learner.load_state_dict(read(folder / "learner.pt", _plain))
+    learner.load_state_dict(read(folder / LEARNER, read_state))
     return read(folder / "progress.json", _json)
 
 
 def _json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _plain(file: Path) -> Any:
-    return torch.load(file, map_location="cpu", weights_only=True)

@@ -155,8 +155,8 @@ def task_values(
     Returns:
         One value per task by metric, and the conversations. The metrics are `score` (last turn), `score_sum`,
         `return` (sum of rewards), `success`, `turns`, `parts/<component>`, `measured/<quantity>`, `reply_tokens`,
-        `truncated_replies`, `truncated_episodes`, `clipped_prompts`, and with another protocol than `parallel`
-        `drafted_tokens` (per joint reply, of what was drawn and not played).
+        `truncated_replies`, `empty_replies`, `truncated_episodes`, `clipped_prompts`, and with another protocol
+        than `parallel` `drafted_tokens` (per joint reply, of what was drawn and not played).
     """
     branching = (1 if greedy else samples,) + (1,) * (env.num_turns - 1)
     collector = Collector(VecEnv(env), team, branching, seed, greedy=greedy, protocol=protocol)
@@ -219,6 +219,7 @@ def episode_values(rollouts: Rollouts) -> dict[str, list[list[float]]]:
             **{f"measured/{name}": value for name, value in nodes.metrics[leaf].items()},
             "reply_tokens": np.mean([len(rows.reply[r]) for r in used]),
             "truncated_replies": rows.cut[used].mean(),
+            "empty_replies": np.mean([not rows.text[r].strip() for r in used]),
             "truncated_episodes": float(nodes.truncated[leaf]),
             "clipped_prompts": rows.clipped[used].mean(),
         }

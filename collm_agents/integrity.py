@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -68,8 +67,6 @@ def read(file: Path, reader: Callable[[Path], T]) -> T:
         return reader(file)
     except FileNotFoundError:
         raise DamagedError(f"{file.parent} is damaged: {file.name} is missing; {REMEDY}") from None
-    except pickle.UnpicklingError:
-        raise DamagedError(f"{file}: holds something that is no plain data, and is not read") from None
     except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, SafetensorError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DamagedError(f"{file}: is damaged and cannot be read ({first[:200]})") from error

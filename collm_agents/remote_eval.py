@@ -122,6 +122,7 @@ class _Episode:
             **{f"measured/{name}": value for name, value in info["metrics"].items()},
             "truncated_episodes": self.truncated,
             "truncated_replies": np.mean([one.cut for one in self.answers]),
+            "empty_replies": np.mean([not one.text.strip() for one in self.answers]),
             "tries": np.mean([one.tries for one in self.answers]),
             "reply_s": np.mean([one.seconds for one in self.answers]),
         }

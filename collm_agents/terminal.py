@@ -22,6 +22,7 @@ LAST_METRICS = (
     "turns",
     "reply_tokens",
     "truncated_replies",
+    "empty_replies",
     "truncated_episodes",
     "tries",
     "reply_s",

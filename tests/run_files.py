@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from collm_agents import checkpoint
+from collm_agents.tensor_file import read_state
 
 TIMES = ("_s", "_per_s")
 
@@ -20,9 +21,9 @@ def saved(folder):
     """Every weight and optimizer number of the newest checkpoint."""
     place = checkpoint.pick(folder)
     tensors = {}
-    for file in sorted(place.rglob("*.safetensors")):
+    for file in sorted(file for file in place.rglob("*.safetensors") if file.name != checkpoint.LEARNER):
         tensors |= {f"{file.relative_to(place)}:{k}": v for k, v in load_file(file).items()}
-    state = torch.load(place / "learner.pt", weights_only=True)
+    state = read_state(place / checkpoint.LEARNER)
     for name, optimizer in state["optimizers"].items():
         for number, entry in optimizer["state"].items():
             tensors |= {f"{name}:{number}:{k}": torch.as_tensor(v) for k, v in entry.items()}

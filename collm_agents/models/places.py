@@ -24,9 +24,9 @@ def resolve(name: str) -> str:
     )
     if "/" in name and looks_like_path:
         folder = Path(name).expanduser()
+        if folder.is_file():
+            raise InputError(f"model folder {name!r} is a file; a model is a folder")
         if not folder.is_dir():
-            if folder.exists():
-                raise InputError(f"model folder {name!r} is a file; a model is a folder")
             raise InputError(f"model folder {name!r} does not exist")
         if not (folder / "config.json").is_file():
             if (folder / "adapter_config.json").is_file():

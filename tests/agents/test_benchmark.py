@@ -41,7 +41,7 @@ FAKE = textwrap.dedent(
     place.mkdir(parents=True, exist_ok=True)
     (place / "progress.json").write_text("{}")
     if (control / f"full-{key}").exists():
-        for name in ("learner.pt", "critics/critic/model", "agents/agent_0/model"):
+        for name in ("learner.safetensors", "critics/critic/model", "agents/agent_0/model"):
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             (place / name).write_text("")
     if (control / f"fail-{key}").exists():
@@ -181,7 +181,7 @@ def test_a_slim_run_keeps_its_agents_and_nothing_to_train_with(bench):
         made.run()
         kept = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
         agents = {"progress.json", "agents/agent_0/model"}
-        assert kept == (agents if slim else agents | {"learner.pt", "critics/critic/model"})
+        assert kept == (agents if slim else agents | {"learner.safetensors", "critics/critic/model"})
         (made.places[0].folder / "run.json").unlink()
 
 

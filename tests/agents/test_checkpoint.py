@@ -81,10 +81,10 @@ def test_a_checkpoint_that_fails_to_be_written_leaves_the_old_one(tmp_path, monk
     players, values, found = trained(MonteCarlo())
     folder = save(tmp_path, players, values, found, 8)
 
-    def full_disk(*args):
+    def full_disk(*args, **more):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr("collm_agents.tensor_file.save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
         save(tmp_path, players, values, found, 16)
     assert checkpoint.found(tmp_path) == [folder]
@@ -119,6 +119,5 @@ def test_a_checkpoint_of_another_team_is_refused(tmp_path):
 def test_nothing_in_a_checkpoint_is_code(tmp_path):
     players, values, found = trained(CentralisedCritic(), "joint")
     folder = save(tmp_path, players, values, found, 8)
-    torch.load(folder / "learner.pt", weights_only=True)
     kinds = {file.suffix for file in folder.rglob("*") if file.is_file()}
-    assert not kinds & {".bin", ".pkl", ".py"}
+    assert kinds <= {".safetensors", ".json", ".jinja", ".md", ".txt"}

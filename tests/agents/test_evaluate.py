@@ -1,11 +1,19 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
-from builders import ScriptedTeam, team
+from builders import ScriptedTeam, played, team
 
 from collm_agents.collect import Collector
-from collm_agents.evaluate import conversation, episode_metrics, evaluate, evaluate_scripted, interval
+from collm_agents.evaluate import (
+    conversation,
+    episode_metrics,
+    episode_values,
+    evaluate,
+    evaluate_scripted,
+    interval,
+)
 from collm_envs import make
 from collm_envs.vector import VecEnv
 
@@ -178,3 +186,13 @@ def test_reports_are_finite():
     for stats in report["metrics"].values():
         assert all(math.isfinite(value) for value in stats.values())
         assert stats["low"] <= stats["mean"] <= stats["high"]
+
+
+def test_replies_of_white_space_alone_are_counted():
+    rollouts = played(team(AGENTS), (3,), tasks=2)
+    text = np.array(rollouts.rows.text, dtype=object)
+    text[rollouts.row_of[:, 0]] = [" \n" if node % 2 else "word" for node in range(len(rollouts.nodes))]
+    text[rollouts.row_of[:, 1]] = "word"
+    rows = dataclasses.replace(rollouts.rows, text=tuple(text))
+    values = episode_values(dataclasses.replace(rollouts, rows=rows))["empty_replies"]
+    assert values == [[0.0, 0.5, 0.0], [0.5, 0.0, 0.5]]

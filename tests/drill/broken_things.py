@@ -205,10 +205,10 @@ def _runs(root: Path) -> None:
 
     shutil.rmtree(only("run-noagent") / "agents" / "agent_1")
     cut(only("run-cut") / "agents" / "agent_0" / "model.safetensors")
-    cut(only("run-learner") / "learner.pt")
-    torch.save({"evil": print}, only("run-evil") / "learner.pt")
+    cut(only("run-learner") / "learner.safetensors")
+    torch.save({"evil": print}, only("run-evil") / "learner.safetensors")
     (only("run-progress") / "progress.json").write_text('{"joint_samples": ')
-    (only("run-nolearner") / "learner.pt").unlink()
+    (only("run-nolearner") / "learner.safetensors").unlink()
     place = only("run-tampered") / "agents" / "agent_0" / "model.safetensors"
     raw = bytearray(place.read_bytes())
     raw[-1] ^= 1

@@ -506,17 +506,17 @@ RUNS = [
     ),
     case(
         "train --resume run-learner joint_samples=16",
-        "run-learner/checkpoints/000000008 is damaged: learner.pt is not what was written (SHA-256)",
+        "run-learner/checkpoints/000000008 is damaged: learner.safetensors is not what was written (SHA-256)",
         "take another checkpoint, or another copy",
     ),
     case(
         "train --resume run-evil joint_samples=16",
-        "run-evil/checkpoints/000000008 is damaged: learner.pt is not what was written (SHA-256)",
+        "run-evil/checkpoints/000000008 is damaged: learner.safetensors is not what was written (SHA-256)",
         "take another checkpoint, or another copy",
     ),
     case(
         "train --resume run-nolearner joint_samples=16",
-        "run-nolearner/checkpoints/000000008 is damaged: learner.pt is missing",
+        "run-nolearner/checkpoints/000000008 is damaged: learner.safetensors is missing",
         "take another checkpoint, or another copy",
     ),
     case(

@@ -20,6 +20,7 @@ from collm_agents.cli import main
 from collm_agents.experiment import Experiment
 from collm_agents.finite import NonFiniteError
 from collm_agents.overrides import load_config
+from collm_agents.tensor_file import read_state
 from collm_envs import EnvFault, component
 
 AGENTS = ("agent_0", "agent_1")
@@ -251,7 +252,7 @@ def test_a_run_whose_weights_break_stops_and_leaves_a_good_checkpoint(algorithm,
     assert not (tmp_path / "run" / "result.json").exists()
     place = checkpoint.pick(tmp_path / "run")
     assert checkpoint.samples_of(place) == 4
-    tensors = torch.load(place / "learner.pt", weights_only=True)["optimizers"]["agent_1"]["state"]
+    tensors = read_state(place / checkpoint.LEARNER)["optimizers"]["agent_1"]["state"]
     assert all(bool(torch.isfinite(v).all()) for state in tensors.values() for v in state.values())
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(math.isfinite(v) for row in rows for k, v in row.items() if k != "kind")

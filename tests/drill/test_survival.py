@@ -162,8 +162,8 @@ def flip(file):
     [
         ("agents/agent_0/model.safetensors", cut),
         ("agents/agent_1/model.safetensors", flip),
-        ("learner.pt", cut),
-        ("learner.pt", flip),
+        ("learner.safetensors", cut),
+        ("learner.safetensors", flip),
         ("progress.json", flip),
         ("agents/agent_1/config.json", os.unlink),
         ("sha256.json", cut),
@@ -184,10 +184,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_gone_on_from(
 
 def test_the_log_says_which_file_is_damaged_and_where_it_goes_on(tmp_path, whole, caplog):
     run = shutil.copytree(whole, tmp_path / "run")
-    flip(checkpoint.pick(run) / "learner.pt")
+    flip(checkpoint.pick(run) / "learner.safetensors")
     checkpoint.newest_whole(run)
     (record,) = caplog.records
-    assert "000000024 is damaged: learner.pt is not what was written (SHA-256)" in record.getMessage()
+    assert (
+        "000000024 is damaged: learner.safetensors is not what was written (SHA-256)" in record.getMessage()
+    )
     assert record.getMessage().endswith("the run goes on from 000000016")
 
 
