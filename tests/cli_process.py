@@ -51,7 +51,7 @@ def marked(mark: str) -> list[str]:
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 if mark.encode() in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:400])
             except OSError:
                 continue
     return found

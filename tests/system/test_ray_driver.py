@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 from builders import folder
@@ -108,3 +109,49 @@ def test_a_cluster_that_is_not_there(tmp_path):
     done = collm("train", "debug/echo-v0", "workers=1", "runner.address=127.0.0.1:1", "out=run", cwd=tmp_path)
     assert done.returncode == 2
     assert "no Ray cluster answers at '127.0.0.1:1'" in done.stderr
+
+
+SUITE = """
+name = "tiny"
+seeds = 1
+settings = ["rollout.buffer=8", "rollout.samples=2"]
+budget = { joint_samples = 320 }
+evaluation = { points = 4, tasks = 4 }
+[algorithms.mc]
+[[environments]]
+env = "debug/handshake-v0"
+num_turns = 2
+"""
+
+
+def test_a_bench_on_ray_that_is_interrupted_leaves_nothing_and_ends_as_one_on_this_machine(tmp_path):
+    """As a terminal does it: Ctrl-C reaches the whole process group, Ray's processes too."""
+    mark = uuid.uuid4().hex
+    (tmp_path / "tiny.toml").write_text(SUITE, "utf-8")
+    words = ("bench", "tiny.toml", "--ray", "local", "--processes", "1", "--out", "ray")
+    env = {**environment(), **places(mark)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "collm_agents.cli", *words], cwd=tmp_path, env=env, start_new_session=True
+    )
+    until = time.monotonic() + 300
+    while not any(int(place.name) > 0 for place in tmp_path.glob("ray/runs/*/train/checkpoints/[0-9]*")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    guards = [line.split() for line in marked(mark) if "guard.py" in line]
+    [scratch] = {word for line in guards for word in line if Path(word).name.startswith("collm-run-")}
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert not os.path.exists(scratch)
+    assert quiet(mark, 300) == []
+
+    done = collm(*words, cwd=tmp_path, env=places(mark))
+    assert done.returncode == 0, done.stderr
+    here = collm("bench", "tiny.toml", "--processes", "1", "--out", "here", cwd=tmp_path)
+    assert here.returncode == 0, here.stderr
+    [one], [other] = (
+        [plain(place) for place in tmp_path.glob(f"{out}/runs/*/train")] for out in ("ray", "here")
+    )
+    assert one == other
+    [stored] = [json.loads(file.read_text("utf-8")) for file in tmp_path.glob("ray/runs/*/run.json")]
+    assert stored["state"] == "done"
