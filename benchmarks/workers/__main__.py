@@ -81,7 +81,11 @@ def collection(options: argparse.Namespace) -> dict[str, Any]:
     for count, share in found["efficiency"].items():
         rounds = ", ".join(f"{own:.2f}" for own in found["efficiency_by_round"][count])
         work_s = found["work_s"][count]
-        print(f"{count} workers: efficiency {share:.2f} ({rounds}), computing {work_s:.2f} s", flush=True)
+        busy = found["busy"][count]
+        print(
+            f"{count} workers: efficiency {share:.2f} ({rounds}); computing {work_s:.2f} s, busy {busy:.0%}",
+            flush=True,
+        )
     return {"measured_ratios": ratios, **found}
 
 

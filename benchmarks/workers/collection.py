@@ -70,6 +70,7 @@ def throughput(workers: int, wait_s: float, updates: int) -> dict[str, Any]:
         "wait_s": wait_s,
         "per_second": rates,
         "median": statistics.median(rates),
+        "busy": mean("workers/busy"),
         "work_s": work_s,
         "waited_s": mean("workers/judge_wait_s"),
         "ratio": mean("workers/judge_wait_s") / work_s,
@@ -105,6 +106,7 @@ def efficiency(counts: tuple[int, ...], ratio: float, updates: int, rounds: int)
         "median": medians,
         "efficiency": {c: statistics.median(own) for c, own in shares.items()},
         "efficiency_by_round": shares,
+        "busy": {c: statistics.median(r["busy"] for r in rows) for c, rows in by_count.items()},
         # Equal work that takes more seconds with more workers: they wait for cores.
         "work_s": {c: statistics.median(r["work_s"] for r in rows) for c, rows in by_count.items()},
     }
