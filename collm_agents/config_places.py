@@ -64,6 +64,12 @@ class MemberPlace(Section):
     gpus: float = setting(
         -1.0, "GPUs, or the fraction of one, that this process asks for; -1: placement.gpus", low=-1
     )
+    ranks: int = setting(
+        1,
+        "processes that the model is spread over, each asking for as much: layers in shards (FSDP), batches of "
+        "updates dealt out; with tuning=full and adamw",
+        low=1,
+    )
     node: str = setting(
         "", "its node: an IP address, or a resource that the node declares (ray start --resources)"
     )

@@ -153,13 +153,15 @@ class Critic:
             Indices of the sequences, [B], and their values, [B]; every sequence comes once. Gradients flow, so
             use a batch before asking for the next.
         """
-        backbone = self.backbones[member]
+        backbone, weights = self.backbones[member], self.weights_of[member]
         if not backbone.packs:
-            for rows in token_batches([len(s) for s in sequences], budget):
+            batches = token_batches([len(s) for s in sequences], budget)
+            for rows in backbone.shards.deal(batches, backbone, weights):
                 yield np.array(rows), self.forward(member, [sequences[i] for i in rows])
             return
-        for batch in pack(sequences, budget, width=backbone.hidden_size):
-            hidden = backbone.packed_hidden(self.weights_of[member], batch)
+        packs = pack(sequences, budget, width=backbone.hidden_size)
+        for batch in backbone.shards.deal(packs, backbone, weights):
+            hidden = backbone.packed_hidden(weights, batch)
             last = torch.tensor([path[-1] for path in batch.path], device=hidden.device)
             yield batch.rows, self.heads[member](hidden[torch.from_numpy(batch.tree).to(hidden.device), last])
 
@@ -178,7 +180,7 @@ class Critic:
         found = np.zeros(len(sequences))
         for rows, value in self.score(member, sequences, budget):
             found[rows] = value.double().cpu().numpy()
-        return found
+        return np.sum(self.backbones[member].shards.gathered(found), axis=0)
 
     def values(self, encoded: Encoded, budget: int) -> Floats:
         """Values of encoded queries, from `encode`, under all critics, as `joined` has them."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from collm_envs.errors import SettingError
 
@@ -31,6 +32,10 @@ def make_optimizer(
     """
     if kind == "adamw":
         given = list(parameters)
+        if any(
+            isinstance(parameter, DTensor) for parameter in given
+        ):  # shards, which only a plain loop can step
+            return torch.optim.AdamW(given, lr=lr, weight_decay=weight_decay, foreach=False, fused=False)
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in given)
         return torch.optim.AdamW(given, lr=lr, weight_decay=weight_decay, fused=fused)
     if kind == "adafactor":

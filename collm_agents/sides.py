@@ -22,6 +22,7 @@ from collm_agents.critic import Critic
 from collm_agents.finite import NonFiniteError
 from collm_agents.losses import kl_estimate, per_reply, policy_loss, ratios, value_loss
 from collm_agents.models.backbone import Backbone
+from collm_agents.models.sharding import merged
 from collm_agents.optim import make_optimizer
 from collm_agents.signals import RowStats
 from collm_agents.team import AgentTeam, Scored
@@ -152,12 +153,17 @@ class Side:
 
     def state(self) -> dict[str, Any]:
         """The optimizer's."""
-        return self.optimizer.state_dict()
+        found, shards = self.optimizer.state_dict(), self.backbone.shards
+        return {**found, "state": {i: shards.whole(own) for i, own in found["state"].items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` gave; rates and decay stay as configured."""
         own = [{key: group[key] for key in ("lr", "weight_decay")} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state)
+        shards, places = self.backbone.shards, self.parameters()
+        moments = {
+            i: shards.own(entry, dict.fromkeys(entry, places[int(i)])) for i, entry in state["state"].items()
+        }
+        self.optimizer.load_state_dict({**state, "state": moments})
         # A run may be resumed with other settings; torch would bring the old ones back silently.
         for group, settings in zip(self.optimizer.param_groups, own, strict=True):
             group.update(settings)
@@ -174,9 +180,7 @@ class Side:
     def _step(self, loss: float, who: str) -> float:
         """Check, clip and step; returns the gradient norm before clipping."""
         optimizer = self.optimizer
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        limit = self.config.max_grad_norm or float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit)) if parameters else 0.0
+        norm = self.backbone.shards.clip(self.parameters(), self.config.max_grad_norm or float("inf"))
         if not np.isfinite(loss) or not np.isfinite(norm):
             raise self._broken(f"loss {loss} with gradient norm {norm} for {self.member}; rows of {who}")
         optimizer.step()
@@ -242,7 +246,10 @@ class AgentSide(Side):
         for epoch in range(config.update_epochs):
             for part, scale in self._minibatches(rows, epoch):
                 metrics.update(self._learn(batch, part[np.isin(part, live)], scale))
-        return Learned(metrics, batch.stats.found)
+        stats = RowStats(len(rows))
+        for found in self.backbone.shards.gathered(batch.stats.found):
+            stats.add_known(found)
+        return Learned(metrics, stats.found)
 
     @torch.no_grad()
     def _look_back(self, batch: _Batch, live: Ints) -> float:
@@ -256,7 +263,8 @@ class AgentSide(Side):
                 worst = max(worst, float((before - sampled).abs().max()))
             if scored.entropy is not None:
                 batch.stats.put("entropy", own, per_reply(scored.entropy, scored.mask, "token_mean"))
-        return worst
+        batch.before.update(merged(self.backbone.shards.gathered(batch.before)))
+        return max(self.backbone.shards.gathered(worst))
 
     def _recall(self, batch: _Batch, live: Ints) -> None:
         """The sampler's own log-probs, where the weights that sampled are gone."""
@@ -270,6 +278,7 @@ class AgentSide(Side):
         for own, scored in self._score(batch.rows, live, reference=True):
             for i, row in enumerate(own):
                 batch.reference[int(row)] = scored.logprob[i, scored.mask[i]]
+        batch.reference.update(merged(self.backbone.shards.gathered(batch.reference)))
 
     def _minibatches(self, rows: MemberRows, epoch: int) -> list[tuple[Ints, float]]:
         """Rows dealt out by whole trees, so that siblings stay together, in another order each epoch.
@@ -299,6 +308,8 @@ class AgentSide(Side):
             loss.backward()
             tokens += int(scored.mask.sum())
             surprisal -= float(scored.logprob.detach().sum())
+        found = self.backbone.shards.gathered((total, surprisal, tokens))
+        total, surprisal, tokens = (sum(own) for own in zip(*found, strict=True))
         norm = self._step(total, batch.rows.named(rows))
         return {"loss": total, "grad_norm": norm, "surprisal": surprisal / max(tokens, 1)}
 
@@ -406,6 +417,7 @@ class CriticSide(Side):
             loss = config.value_coef * value_loss(value, goal, part, old, config.value_clip) / unit**2
             loss.backward()
             total += float(loss.detach())
+        total = sum(self.backbone.shards.gathered(total))
         norm = self._step(total, "the whole buffer")
         known = explained_variance(before[use], target[use], weight[use])
         sharing = float(self.backbone.packs)

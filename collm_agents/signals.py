@@ -37,6 +37,12 @@ class RowStats:
         for name, values in found.items():
             self.found.setdefault(name, np.full(self.count, np.nan))[rows] = values
 
+    def add_known(self, found: Mapping[str, Floats]) -> None:
+        """Take over what was measured of all rows elsewhere, [N] each, where something was."""
+        for name, values in found.items():
+            known = ~np.isnan(values)
+            self.add(np.flatnonzero(known), {name: values[known]})
+
     def put_ratios(self, rows: np.ndarray, ratio: Tensor, mask: Tensor, clip: float) -> None:
         """Note the mean ratio of each row and how much of it lies beyond the clip.
 

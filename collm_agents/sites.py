@@ -17,13 +17,14 @@ from collm_envs.errors import SettingError, suggest
 
 @dataclass(frozen=True)
 class Site:
-    """One process.
+    """One process, or several that hold a model between them.
 
     Attributes:
         name: of the agent whose weights it holds, `team` where all share them, or `critic`.
         members: what it holds.
         cpus: CPUs that it asks for.
         gpus: GPUs, or the fraction of one; with 0 it computes on a CPU.
+        ranks: processes that its models are spread over.
         node: IP address, or the name of a resource that the node declares; empty for any.
     """
 
@@ -31,6 +32,7 @@ class Site:
     members: tuple[str, ...]
     cpus: float
     gpus: float
+    ranks: int
     node: str
 
     @property
@@ -85,7 +87,7 @@ def _nobody(recipe: Recipe, name: str, known: Collection[str]) -> str:
 def _site(name: str, members: list[str], settings: PlacementConfig, own: MemberPlace | None) -> Site:
     own = own or MemberPlace()
     gpus = settings.gpus if own.gpus < 0 else own.gpus
-    return Site(name, tuple(members), own.cpus or settings.cpus, gpus, own.node)
+    return Site(name, tuple(members), own.cpus or settings.cpus, gpus, own.ranks, own.node)
 
 
 def check_sites(config: Config, recipe: Recipe) -> None:
@@ -103,3 +105,20 @@ def check_sites(config: Config, recipe: Recipe) -> None:
             f"run.device={config.run.device!r} with placement.apart=true: each process is asked for its own "
             "device; set placement.gpus"
         )
+    bases = {**recipe.agent_base(), **recipe.critic_base()}
+    for site in found:
+        if site.ranks == 1:
+            continue
+        if site.ranks == 1:
+            continue
+        adapters = [m for m in site.members if m in bases and bases[m][1] != "full"]
+        if adapters or config.learner.optimizer != "adamw":
+            why = (
+                f"{adapters[0]} trains adapters"
+                if adapters
+                else "its optimizer keeps moments of whole tensors"
+            )
+            raise SettingError(
+                f"placement: {site.name} cannot be spread over {site.ranks} processes, for {why}; take tuning=full "
+                "and learner.optimizer=adamw"
+            )

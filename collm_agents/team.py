@@ -336,7 +336,8 @@ class AgentTeam:
             yield from self._scored_packed(agent, weights, prompts, replies, budget, entropy=entropy)
             return
         lengths = [len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)]
-        for rows in token_batches(lengths, budget):
+        backbone = self.backbones[agent]
+        for rows in backbone.shards.deal(token_batches(lengths, budget), backbone, weights):
             scored = self._scored(
                 agent, weights, [prompts[i] for i in rows], [replies[i] for i in rows], entropy=entropy
             )
@@ -355,7 +356,8 @@ class AgentTeam:
         """The same as `_scored` in batches of trees: what rows share is computed once."""
         backbone = self.backbones[agent]
         sequences = [(*prompt, *reply) for prompt, reply in zip(prompts, replies, strict=True)]
-        for batch in pack(sequences, budget, width=backbone.hidden_size):
+        packs = pack(sequences, budget, width=backbone.hidden_size)
+        for batch in backbone.shards.deal(packs, backbone, weights):
             hidden = backbone.packed_hidden(weights, batch)
             lengths = np.array([len(replies[row]) for row in batch.rows])
             # The state before a token predicts it.

@@ -1,4 +1,4 @@
-"""What runs in the process of one member: its weights, what draws from them and what trains them.
+"""What runs in the process of a member: its weights, what draws from them and what trains them.
 
 For `placement`, which makes Ray actors of it. What comes in is requests, rows and numbers; what goes out is
 replies, values and numbers. Weights leave it as a checkpoint's files alone. An agent's own critic lives with it.
@@ -7,6 +7,7 @@ replies, values and numbers. Weights leave it as a checkpoint's files alone. An 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ import ray
 
 from collm_agents.critic import Critic
 from collm_agents.distributed.parcels import pack, unpack
+from collm_agents.models.sharding import Shards, join
 from collm_agents.recipe import Recipe
 from collm_agents.sides import sides_of
 from collm_agents.team import AgentTeam
@@ -49,20 +51,40 @@ class Home:
         """Process and address, for people."""
         return f"{os.getpid()} at {ray.util.get_node_ip_address()}"
 
-    def build(self, recipe: Recipe, device: str, members: Collection[str]) -> None:
+    def meeting_point(self) -> str:
+        """Where the other processes of a member may find this one: HOST:PORT."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def build(
+        self, recipe: Recipe, device: str, members: Collection[str], rank: int, size: int, address: str
+    ) -> None:
         """Load the models of some members.
 
         Args:
             recipe: of all.
             device: where they live here.
             members: an agent's, with its critic; or a critic alone.
+            rank: this process's number among those that hold these members.
+            size: how many do.
+            address: where they meet, if there are several.
         """
         self._team: AgentTeam
         self._critic: Critic | None
-        recipe = replace(recipe, device=device)
+        recipe = replace(recipe, device=device if size == 1 else "cpu")
         # Weights to begin with come from the driver, which has the folders.
         self._team, self._critic = recipe.models(only=members, stored=True)
+        if size > 1:
+            self._spread(join(address, rank, size, device))
         self._sides = sides_of(self._team, self._critic, recipe.config.learner)
+
+    def _spread(self, shards: Shards) -> None:
+        critics = self._critic.backbones.values() if self._critic is not None else ()
+        for backbone in dict.fromkeys([*self._team.backbones.values(), *critics]):
+            shards.spread(backbone)
+        for head in self._critic.heads.values() if self._critic is not None else ():
+            head.to(shards.device)
 
     def ask(self, member: str, what: str, data: Sequence[bytes], named: bytes) -> Given:
         """Have a member's side do something.

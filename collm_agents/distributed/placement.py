@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from collm_agents.batch import Rollouts
 from collm_agents.collect import Collector
 from collm_agents.critic import Critic
 from collm_agents.distributed.home import Given, Home
 from collm_agents.distributed.parcels import pack, unpack
-from collm_agents.distributed.session import connected, end, told
+from collm_agents.distributed.session import GRACE_S, connected, end, told
 from collm_agents.models.kvcache import PrefixStore
 from collm_agents.recipe import Recipe
 from collm_agents.sites import Site, sites
@@ -44,6 +44,9 @@ ANSWERED = {"update": "results", "begin": "values", "values": "values", "fit": "
 KINDS = ("requests", "rows", "advantages", "queries", "targets", "replies", "values", "results")
 
 
+Refs = tuple[Any, ...]  # to what each process of a home gives
+
+
 class MemberLost(CollmError, RuntimeError):
     """A member's process died, or there is none to be had."""
 
@@ -55,11 +58,11 @@ class Awaited:
     homes: Homes
     home: str
     kind: str
-    ref: Any
+    refs: Refs
 
     def result(self) -> Any:
         """Wait for it."""
-        return self.homes.heard(self.home, self.kind, self.homes.get(self.home, self.ref))
+        return self.homes.heard(self.home, self.kind, self.homes.get(self.home, self.refs))
 
 
 class Homes:
@@ -75,7 +78,7 @@ class Homes:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe, self._sites = recipe, sites(recipe)
         self._home_of = {member: site.name for site in self._sites for member in site.members}
-        self._actors: dict[str, Any] = {}
+        self._actors: dict[str, list[Any]] = {}
         self.where: dict[str, str] = {}
         self.reset()
 
@@ -87,16 +90,11 @@ class Homes:
         Raises:
             MemberLost: when there is no room for one in time, or one dies.
         """
-        self._actors = {site.name: self.started(site) for site in self._sites}
+        self._actors = {site.name: [self.started(site) for _ in range(site.ranks)] for site in self._sites}
         asked = {name: self.call(name, "where") for name in self._actors}
         self._wait_for_room(asked)
         self.where = {name: self.get(name, ref) for name, ref in asked.items()}
-        built = {
-            site.name: self.call(
-                site.name, "build", self._recipe, "cuda" if site.gpus else "cpu", site.members
-            )
-            for site in self._sites
-        }
+        built = {site.name: self._built(site) for site in self._sites}
         for name, ref in built.items():
             self.get(name, ref)
 
@@ -106,6 +104,15 @@ class Homes:
             num_cpus=site.cpus, num_gpus=site.gpus, resources=site.resources, max_restarts=0
         )
         return kind.remote(sys.path)
+
+    def _built(self, site: Site) -> Refs:
+        address = (
+            self.get(site.name, self.call_each(site.name, "meeting_point", [()])) if site.ranks > 1 else ""
+        )
+        plan = self._recipe, "cuda" if site.gpus else "cpu", site.members
+        return self.call_each(
+            site.name, "build", [(*plan, rank, site.ranks, address) for rank in range(site.ranks)]
+        )
 
     def _wait_for_room(self, asked: Mapping[str, Any]) -> None:
         patience_s = self._recipe.config.runner.patience_s
@@ -120,36 +127,50 @@ class Homes:
 
     def close(self) -> None:
         """End all processes."""
-        end(list(self._actors.values()), [self._actors[name] for name in self.where])
+        actors = self._actors
+        end(
+            [one for own in actors.values() for one in own],
+            [one for name in self.where for one in actors[name]],
+        )
         self._actors = {}
 
     # -- the wire --------------------------------------------------------------------------------------------
 
-    def call(self, home: str, method: str, *args: Any) -> Any:
-        """Have a home do something; returns a reference to what comes of it."""
-        return getattr(self._actors[home], method).remote(*args)
+    def call(self, home: str, method: str, *args: Any) -> Refs:
+        """Have a home do something: all of its processes, where there are several."""
+        return self.call_each(home, method, [args] * len(self._actors[home]))
 
-    def ready(self, refs: Sequence[Any], count: int, timeout_s: float | None = None) -> list[Any]:
-        """Wait until some references are there."""
-        return ray.wait(list(refs), num_returns=count, timeout=timeout_s)[0]
+    def call_each(self, home: str, method: str, args: Sequence[tuple[Any, ...]]) -> Refs:
+        """Have the first processes of a home do something, one each; returns references to what comes of it."""
+        pairs = zip(self._actors[home], args, strict=False)
+        return tuple(getattr(actor, method).remote(*own) for actor, own in pairs)
 
-    def get(self, home: str, ref: Any) -> Any:
-        """What a home gave.
+    def ready(self, asked: Sequence[Refs], count: int, timeout_s: float | None = None) -> list[Refs]:
+        """Wait until some answers are there, those of first processes."""
+        by_first = {refs[0]: refs for refs in asked}
+        return [by_first[ref] for ref in ray.wait(list(by_first), num_returns=count, timeout=timeout_s)[0]]
+
+    def get(self, home: str, refs: Refs) -> Any:
+        """What a home gave: its first process, once all are done.
 
         Raises:
             MemberLost: when it died.
         """
         try:
-            return ray.get(ref)
+            return ray.get(list(refs))[0]
         except RayTaskError as error:  # it lives; what it was asked to do went wrong
+            if death := _death(refs[1:]):  # as it does where another process of the same model has gone
+                raise self._lost(home, death) from error
             raise error.cause if isinstance(error.cause, Exception) else error from error
         except RayError as error:
-            why = str(error).strip().splitlines()[0]
-            place = self.where.get(home, "which had not begun")
-            raise MemberLost(
-                f"the process of {home} ({place}) died, and its weights with it: {why} `collm train --resume` goes "
-                "on from the newest checkpoint"
-            ) from error
+            raise self._lost(home, error) from error
+
+    def _lost(self, home: str, error: RayError) -> MemberLost:
+        why, place = str(error).strip().splitlines()[0], self.where.get(home, "which had not begun")
+        return MemberLost(
+            f"the process of {home} ({place}) died, and its weights with it: {why} `collm train --resume` goes on "
+            "from the newest checkpoint"
+        )
 
     def heard(self, home: str, kind: str, given: Given) -> Any:
         """Count an answer; returns what it says."""
@@ -202,9 +223,9 @@ class Homes:
             self._bytes["requests"] += len(data)
             waiting[self.call(home, "act", data, taking)] = member, home
         while waiting:
-            (ref,) = self.ready(list(waiting), 1)
-            member, home = waiting.pop(ref)
-            yield member, self.heard(home, "replies", self.get(home, ref))
+            (refs,) = self.ready(list(waiting), 1)
+            member, home = waiting.pop(refs)
+            yield member, self.heard(home, "replies", self.get(home, refs))
 
     def release(self) -> None:
         """Let all forget what they kept between turns."""
@@ -220,7 +241,7 @@ class Homes:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             with (folder / name).open("wb") as file:
                 for start in range(0, size, CHUNK):
-                    file.write(self.get(home, self.call(home, "read", name, start, CHUNK)))
+                    file.write(self.get(home, self.call_each(home, "read", [(name, start, CHUNK)])))
         self.get(home, self.call(home, "clean"))
 
     def bring(self, member: str, folder: Path) -> None:
@@ -231,6 +252,18 @@ class Homes:
                 while data := handle.read(CHUNK):
                     self.get(home, self.call(home, "write", file.relative_to(folder).as_posix(), data))
         self.get(home, self.call(home, "load", member))
+
+
+def _death(refs: Refs) -> RayError | None:
+    """Of processes that were asked something, why one died."""
+    for ref in refs:
+        try:
+            ray.get(ref, timeout=GRACE_S)
+        except (RayTaskError, GetTimeoutError):
+            continue
+        except RayError as error:
+            return error
+    return None
 
 
 class PlacedTeam(AgentTeam):

@@ -32,6 +32,7 @@ from collm_agents.models.grouped import GroupedAdapters, groupable
 from collm_agents.models.logprob import Head
 from collm_agents.models.masks import Masks
 from collm_agents.models.packing import Pack, pack
+from collm_agents.models.sharding import Whole
 from collm_envs.errors import InputError, SettingError
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Backbone:
             )
         self.context_length = loading.context_length(base.config)
         self.checkpointing = False  # recompute activations in the backward pass
+        self.shards = Whole()
         self.together = tuning == "lora"  # whether rows of several members may share a batch
         self._peft: Any = None
         self._based = False  # whether the adapters are switched off
@@ -351,7 +353,10 @@ class Backbone:
     def save(self, member: str, folder: Path) -> None:
         """Write a member as plain transformers or peft would load it."""
         if self._peft is None:
-            self._copies[member].save_pretrained(folder)
+            state = self.shards.whole(self._copies[member].state_dict())
+            if self.shards.rank:  # the first process writes for all
+                return
+            self._copies[member].save_pretrained(folder, state_dict=state)
             self.tokenizer.save_pretrained(folder)
             return
         # peft writes a non-default adapter into a sub-folder of its own name, and a model card beside it.
@@ -402,7 +407,7 @@ class Backbone:
                 "or of another shape"
             )
         if self._peft is None:
-            self._copies[member].load_state_dict(saved, strict=False)
+            self._copies[member].load_state_dict(self.shards.own(saved, own), strict=False)
         else:
             peft.set_peft_model_state_dict(self._peft, saved, adapter_name=member)
 

@@ -51,6 +51,14 @@ REFUSED = [
     ),
     ((APART, "team.shared=true", "placement.agents.agent_0.cpus=2"), "one process, placement.agents.team"),
     ((APART, DC, "placement.critic.cpus=2"), "placement.critic: .*its critics live with their agents"),
+    (
+        (APART, "tuning=lora", "placement.agents.agent_0.ranks=2"),
+        "agent_0 cannot be spread over 2 processes, for agent_0 trains adapters",
+    ),
+    (
+        (APART, "learner.optimizer=adafactor", "placement.critic.ranks=3"),
+        "critic cannot be spread over 3 processes, for its optimizer keeps moments",
+    ),
     ((APART, "algorithm=mc", "placement.critic.cpus=2"), "placement.critic: .*has no critic"),
 ]
 

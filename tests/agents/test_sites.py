@@ -45,9 +45,9 @@ def test_what_one_process_asks_for_goes_before_what_all_do():
     words = ["placement.cpus=2", "placement.gpus=1", "placement.agents.agent_0.gpus=0.5"]
     words += ["placement.agents.agent_0.node=10.0.0.7", "placement.critic.gpus=0", "placement.critic.cpus=4"]
     first, second, critic = sites(made("algorithm=collm-cc", *words, "placement.critic.node=big"))
-    assert first == Site("agent_0", ("agent_0",), 2.0, 0.5, "10.0.0.7")
-    assert second == Site("agent_1", ("agent_1",), 2.0, 1.0, "")
-    assert critic == Site("critic", ("critic",), 4.0, 0.0, "big")
+    assert first == Site("agent_0", ("agent_0",), 2.0, 0.5, 1, "10.0.0.7")
+    assert second == Site("agent_1", ("agent_1",), 2.0, 1.0, 1, "")
+    assert critic == Site("critic", ("critic",), 4.0, 0.0, 1, "big")
     assert first.resources == {"node:10.0.0.7": 0.001}
     assert second.resources == {}
     assert critic.asks == {"CPU": 4.0, "GPU": 0.0, "big": 0.001}

@@ -11,6 +11,7 @@ import torch
 from game import AGENTS, START
 
 from collm_agents.chat import History
+from collm_agents.models.sharding import Whole
 from collm_agents.team import Reply, Scored
 from collm_envs import CollabEnv, RowFormat, component
 
@@ -71,7 +72,7 @@ class GameEnv(CollabEnv):
 class Table:
     """As much of a backbone as a learner reads."""
 
-    device, checkpointing, packs = "cpu", False, True
+    device, checkpointing, packs, shards = "cpu", False, True, Whole()
 
     def __init__(self, **members):
         self.members = members

@@ -21,17 +21,16 @@ class Here(placement.Homes):
     def started(self, site):
         return Home([])
 
-    def call(self, home, method, *args):
-        answer = getattr(self._actors[home], method)(
-            *args
-        )  # now: one home does things in the order of asking
-        return lambda: answer
+    def call_each(self, home, method, args):
+        # Now: a home does things in the order of asking.
+        answer = getattr(self._actors[home][0], method)(*args[0])
+        return (lambda: answer,)
 
-    def ready(self, refs, count, timeout_s=None):
-        return list(refs)[:count]
+    def ready(self, asked, count, timeout_s=None):
+        return list(asked)[:count]
 
-    def get(self, home, ref):
-        return ref()
+    def get(self, home, refs):
+        return refs[0]()
 
     def close(self):
         self._actors = {}

@@ -45,7 +45,7 @@ def words(algorithm, *more):
     plain = [f"algorithm={algorithm}", "num_turns=2", "rollout.samples=2", "rollout.buffer=16"]
     plain += ["joint_samples=64", "eval.every=32", "eval.tasks=4", "eval.final_tasks=4", "run.threads=1"]
     plain += ["learner.kl_coef=0.01", "learner.minibatches=2", "learner.value_targets=refreshed"]
-    return [*plain, "checkpoint.every=16", "track.tensorboard=false", *more]
+    return [*plain, "checkpoint.every=1", "track.tensorboard=false", *more]
 
 
 def experiment(algorithm, *more):
@@ -110,6 +110,8 @@ def test_a_run_apart_outlives_its_processes_and_goes_on_here_and_apart_again(clu
         Experiment.resume(out, ["placement.apart=false"], [At(3, stop)])
     Experiment.resume(out, [APART])
     assert_same_run(tmp_path / "one", out)
+    updates = [row for row in rows(out) if row["kind"] == "update"]
+    assert ["placement/rows_bytes" in row for row in updates] == [True, False, True, True, True]
 
 
 # -- what is where -------------------------------------------------------------------------------------------
@@ -176,7 +178,7 @@ def test_with_critics_of_their_own_agents_share_nothing_but_texts_and_rewards(cl
 
     def look(run):
         for home in homes:
-            actor = run.team.homes._actors[home]
+            (actor,) = run.team.homes._actors[home]
             seen[home] = [ray.get(actor.__ray_call__.remote(find)) for find in (tensors_here, learned)]
         seen["driver"] = tensors_here(), []
         seen["told"], seen["tape"] = run.team.homes.told(), list(Tapped.tape)
