@@ -100,10 +100,10 @@ def check_sites(config: Config, recipe: Recipe) -> None:
             "process but its own has a member's; choose one"
         )
     found = sites(recipe)
-    if config.run.device.startswith("cuda") and not any(site.gpus for site in found):
+    if recipe.device.startswith("cuda") and not any(site.gpus for site in found):
         raise SettingError(
-            f"run.device={config.run.device!r} with placement.apart=true: each process is asked for its own "
-            "device; set placement.gpus"
+            f"placement.apart=true: processes that ask for no GPU compute on CPUs, and run.device is "
+            f"{recipe.device!r} here; set placement.gpus, or run.device=cpu"
         )
     bases = {**recipe.agent_base(), **recipe.critic_base()}
     for site in found:

@@ -16,6 +16,7 @@ from collm_agents.cli import main
 from collm_agents.crossplay import comparisons, crossplay, lineups, read_runs, short_names
 from collm_agents.crossplay_commands import Progress, read_words
 from collm_agents.experiment import Experiment
+from collm_agents.integrity import seal
 from collm_agents.overrides import load_config
 from collm_envs.errors import InputError, SettingError
 
@@ -242,6 +243,7 @@ def teach(place, replies):
             (-team.logprobs(agent, [prompt], [reply])[0].sum()).backward()
             optimizer.step()
         model.save(agent, saved / "agents" / agent)
+    seal(saved)
 
 
 def test_opposite_conventions_succeed_at_home_and_fail_together(tmp_path):
@@ -316,7 +318,7 @@ def test_missing_weights_and_checkpoints_are_named(trained, tmp_path):
     with pytest.raises(InputError, match="has no checkpoint at 7 joint samples"):
         read_runs([trained[0], broken], checkpoint_at=7)
     shutil.rmtree(checkpoint.pick(broken) / "agents" / "agent_1")
-    with pytest.raises(InputError, match="no weights of 'agent_1'"):
+    with pytest.raises(InputError, match=r"is damaged: agents/agent_1/.* is missing"):
         crossplay([trained[0], broken])
 
 
@@ -360,7 +362,7 @@ def test_words_are_runs_settings_or_wrong(trained, tmp_path):
         (["{run}", "{run}"], "is named twice"),
         (["{run}"], "at least two runs"),
         (["{run}", "{run}", "--out", "absent/found.json"], "its folder does not exist"),
-        (["{run}", "{run}", "--out", "."], "--out .: a folder"),
+        (["{run}", "{run}", "--out", "."], "--out .: is a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(trained, words, message, capsys):

@@ -378,7 +378,7 @@ RANGES = ("search", "ranges")
         (("search",), None, r"mine\.toml: needs a table \[search\]"),
         (("search", "seeds"), None, r"mine\.toml: search\.seeds is missing"),
         (("search", "seeds"), [10, 1], r"search\.seeds: 1 are the suite's seeds too"),
-        (("search", "seeds"), [10, 10], "seeds must be how many, or a list of different"),
+        (("search", "seeds"), [10, 10], "seeds must be how many, up to 10000, or a list of different"),
         (("search", "trials"), 0, r"search\.trials must be at least 1, not 0"),
         (("search", "trial"), 3, r"search\.trial: there is no such key.*trials"),
         (("search", "sampler"), "grid", r"search\.sampler must be one of tpe, random, not 'grid'"),

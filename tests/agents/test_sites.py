@@ -1,5 +1,7 @@
 """Which processes there are and what each asks for, worked out by hand."""
 
+import dataclasses
+
 import pytest
 
 from collm_agents.experiment import Experiment
@@ -53,16 +55,13 @@ def test_what_one_process_asks_for_goes_before_what_all_do():
     assert critic.asks == {"CPU": 4.0, "GPU": 0.0, "big": 0.001}
 
 
-def test_a_device_of_the_driver_does_not_pass_for_one_of_the_processes():
-    recipe = made()
-    for words, refused in (
-        (["run.device=cuda:1"], True),
-        (["run.device=cuda:1", "placement.gpus=0.3"], False),
-    ):
-        config = load_config("debug/handshake-v0", overrides=["placement.apart=true", *words])
-        wanted = type(recipe)(config, recipe.agents, 1, recipe.view, recipe.owners, "cpu")
-        if refused:
-            with pytest.raises(SettingError, match=r"run\.device='cuda:1' with placement\.apart"):
-                check_sites(config, wanted)
-        else:
-            check_sites(config, wanted)
+@pytest.mark.parametrize(
+    ("device", "gpus", "refused"), [("cuda", 0, True), ("cuda", 0.3, False), ("cpu", 0, False)]
+)
+def test_a_device_of_the_driver_does_not_pass_for_one_of_the_processes(device, gpus, refused):
+    recipe = dataclasses.replace(made(f"placement.gpus={gpus}"), device=device)
+    if refused:
+        with pytest.raises(SettingError, match=r"run\.device is 'cuda' here; set placement\.gpus"):
+            check_sites(recipe.config, recipe)
+    else:
+        check_sites(recipe.config, recipe)

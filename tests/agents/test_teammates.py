@@ -177,7 +177,7 @@ def test_adapters_may_begin_with_saved_ones_and_other_weights_are_refused(tmp_pa
     tensors = [sorted(weights(found.backbones["agent_0"], a).items()) for a in ("agent_0", "agent_1")]
     assert any(float(v.abs().max()) > 0 for name, v in tensors[0] if "lora_B" in name)
     assert all(float(v.abs().max()) == 0 for name, v in tensors[1] if "lora_B" in name)
-    with pytest.raises(InputError, match="does not fit"):
+    with pytest.raises(InputError, match="there are no weights of a whole model"):
         experiment("algorithm=mc", f"team.agents.agent_0.weights={saved}").build_team()
     with pytest.raises(SettingError, match=r"agent_0\.weights: there is no folder"):
         experiment(*lora, f"team.agents.agent_0.weights={tmp_path / 'nowhere'}").build()

@@ -239,7 +239,7 @@ def test_the_command_leaves_the_same_run_and_tells_what_was_sent(cluster, tmp_pa
         for home in ("agent_0", "agent_1"):
             worked, idle = row[f"placement/worked_s/{home}"], row[f"placement/idle/{home}"]
             assert 0 < worked < row["update_s"]
-            assert idle == pytest.approx(1 - worked / row["update_s"], abs=0.05)
+            assert idle == pytest.approx(1 - worked / row["update_s"], abs=0.1)
         assert row["placement/rows_bytes"] > row["placement/advantages_bytes"] > 0
         assert row["placement/queries_bytes"] == row["placement/targets_bytes"] == 0  # there is no critic
     written = {re.sub("agent_.$", "<member>", name) for name in updates[0] if name.startswith("placement/")}
@@ -255,7 +255,8 @@ def test_what_cannot_be_had_is_one_line(cluster, tmp_path):
         experiment("mc", APART, "placement.cpus=64", "runner.patience_s=1", out).run()
     with pytest.raises(MemberLost, match=r"no process for agent_0 in 1 s: it asks for CPU 1, nowhere 0.001"):
         experiment("mc", APART, "placement.agents.agent_0.node=nowhere", "runner.patience_s=1", out).run()
-    with pytest.raises(InputError, match=r"team.lora.target_modules='nothing'"):
-        experiment("mc", APART, "tuning=lora", "team.lora.target_modules=nothing", out).run()
+    wrong = ["tuning=lora", "team.lora.target_modules=nothing", "team.agents.agent_1.script=novice"]
+    with pytest.raises(InputError, match=r"team.lora.target_modules='nothing'"):  # told by the process
+        experiment("mc", APART, *wrong, out).run()
     assert not (tmp_path / "run").exists()
     wait_until_all_have_gone()
