@@ -76,6 +76,8 @@ def save(
         seal(partial)
     except (OSError, RuntimeError, SafetensorError) as error:  # how full disks look depends on the writer
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, CollmError):  # such as that a member's process died: it says so itself
+            raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointWriteError(f"{final} could not be written: {first}") from error
     for rest in root.glob(".writing-[0-9]*"):  # of a run that was killed as it wrote
