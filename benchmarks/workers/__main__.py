@@ -71,7 +71,7 @@ def collection(options: argparse.Namespace) -> dict[str, Any]:
 
     ratios = measured_ratio()
     print("waiting over generation, measured:", ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()))
-    found = efficiency(COUNTS, ratios["mc"], options.updates, options.rounds)
+    found = efficiency(COUNTS, options.ratio or ratios["mc"], options.updates, options.rounds)
     print(f"wait {found['wait_s']:.3f} s a turn")
     for row in found["rows"]:
         print(
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--updates", type=int, default=4, help="of each measurement of collection")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each number of workers")
+    parser.add_argument("--ratio", type=float, help="waiting over generation, in place of what was measured")
     parser.add_argument("--wait", type=float, default=0.25, help="seconds, for overlap without collection")
     parser.add_argument(
         "--out", type=Path, help="JSON file of all numbers; parts that were not asked for stay"

@@ -166,7 +166,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, tuning):
     with pytest.raises(InputError, match="does not fit"):
         backbone("llama", tuning=tuning).load("a_0", tmp_path / "a_0")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="does not fit"):
+    with pytest.raises(InputError, match="empty: there are no weights"):
         backbone("qwen3", tuning=tuning).load("a_0", tmp_path / "empty")
 
 
