@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +28,7 @@ from collm_envs.errors import CollmError, DataError
 from collm_envs.games.blocks import Allowance, Box, CellGrammar, Kill, LineGrammar, parse
 from collm_envs.history import cut_middle, encodable, entry
 from collm_envs.scripted import parse_kinds
-from collm_envs.task import RowFormat, _check_ids, _read_csv, _read_json, _read_jsonl, _to_task, parse_split
+from collm_envs.task import RowFormat, _check_ids, _to_task, parse_split, read_rows
 from collm_envs.text import (
     char_ratio,
     connective_categories,
@@ -186,12 +187,19 @@ def _formats() -> tuple[RowFormat, ...]:
     return tuple(form for name in named for form in make(name).row_formats)
 
 
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="collm-fuzz-"))
+
+
 @target
 def rows(text: str) -> None:
     """Files of tasks in the three text formats, down to the tasks."""
-    for reader in (_read_jsonl, _read_json, _read_csv):
+    for kind in ("jsonl", "json", "csv"):
+        file = _folder() / f"fuzz.{kind}"
+        file.write_bytes(text.encode("utf-8", "surrogatepass"))
         with suppress(DataError):
-            found = reader(text, Path("fuzz"))
+            found = read_rows(file)
             _check_ids(found, "id", "fuzz")
             for index, row in enumerate(found[:4]):
                 for form in _formats():
