@@ -188,15 +188,15 @@ def _formats() -> tuple[RowFormat, ...]:
 
 
 @cache
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="collm-fuzz-"))
+def _folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="collm-fuzz-")
 
 
 @target
 def rows(text: str) -> None:
     """Files of tasks in the three text formats, down to the tasks."""
     for kind in ("jsonl", "json", "csv"):
-        file = _folder() / f"fuzz.{kind}"
+        file = Path(_folder().name) / f"fuzz.{kind}"
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
         with suppress(DataError):
             found = read_rows(file)
