@@ -16,7 +16,6 @@ from typing import ClassVar
 import pytest
 import ray
 import torch
-from clusters import three_nodes
 from run_files import rows, saved
 
 from collm_agents import cli
@@ -30,15 +29,6 @@ from collm_envs.errors import InputError
 pytestmark = pytest.mark.system
 APART = "placement.apart=true"
 DOCS = Path(__file__).parents[3] / "docs"
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    found = three_nodes()
-    ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
-    yield found
-    ray.shutdown()
-    found.shutdown()
 
 
 def words(algorithm, *more):

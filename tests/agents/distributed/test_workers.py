@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import ray
 from builders import folder
-from clusters import three_nodes
 from run_files import rows, saved
 
 from collm_agents.callbacks import Callback
@@ -18,15 +17,6 @@ from collm_envs import EnvFault
 
 TIMED = ("prefill", "decode", "env", "judge_wait")  # left out of `rows`
 pytestmark = pytest.mark.system
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    found = three_nodes()
-    ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
-    yield found
-    ray.shutdown()
-    found.shutdown()
 
 
 def run(out, workers, *more, env="failing_env:Doomed", callbacks=(), **doomed):
