@@ -26,7 +26,7 @@ TORCH ?= torch
 
 setup: $(READY) ## make .venv with everything in it
 
-demo: $(READY) ## train CoLLM-CC on a small writing task, about three minutes on two cores
+demo: $(READY) ## train CoLLM-CC on a small writing task, about a minute
 	$(BIN)/collm train --preset builtin-writing
 
 test: $(READY) ## all tests that CI runs
