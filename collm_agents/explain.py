@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from collm_agents.config import Config
+from collm_agents.sections import field_types
 from collm_envs.registry import env_settings
 
 OPEN_SECTIONS = ("env", "algorithm")  # their settings depend on the environment and the algorithm chosen
@@ -36,7 +37,7 @@ def explain(section: Any, prefix: str = "") -> list[Explained]:
         prefix: dotted path of the section, put before every key.
     """
     cls = section if isinstance(section, type) else type(section)
-    hints = typing.get_type_hints(cls)
+    hints = field_types(cls)
     rows: list[Explained] = []
     for spec in dataclasses.fields(cls):
         if not spec.init or (cls is Config and spec.name in OPEN_SECTIONS):

@@ -23,7 +23,7 @@ from collm_agents.budget import UNITS
 from collm_agents.config import DEFAULT_ALGORITHM, Config, EvalConfig
 from collm_agents.explain import OPEN_SECTIONS, explain
 from collm_agents.layers import find_preset, read_layers
-from collm_agents.sections import check_limits, check_type
+from collm_agents.sections import check_limits, check_type, field_types
 from collm_envs.errors import SettingError, UnknownEnvError, suggest
 
 COMMAND_LINE = "command line"
@@ -156,7 +156,7 @@ def load_config(
     _choose_budget(tree)
     sections = {
         name: _build(cls, tree.pop(name, {}), name)
-        for name, cls in typing.get_type_hints(Config).items()
+        for name, cls in field_types(Config).items()
         if name not in OPEN_SECTIONS
     }
     config = Config(
@@ -348,7 +348,7 @@ def _estimator_fields(algorithm: str) -> dict[str, tuple[Any, Mapping[str, Any]]
     from collm_agents.algorithms import find_algorithm  # here, since estimators may import torch
 
     estimator = find_algorithm(algorithm).estimator
-    hints = typing.get_type_hints(estimator)
+    hints = field_types(estimator)
     return {
         spec.name: (hints[spec.name], spec.metadata) for spec in dataclasses.fields(estimator) if spec.init
     }
@@ -362,7 +362,7 @@ def _build(cls: type, tree: Any, where: str) -> Any:
     if isinstance(tree, _Given):  # an empty table
         return cls()
     specs = {spec.name: spec for spec in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    hints = field_types(cls)
     values: dict[str, Any] = {}
     for name, below in tree.items():
         full = f"{where}.{name}"

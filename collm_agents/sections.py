@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from functools import cache
 from typing import Any
 
 from collm_envs.errors import SettingError, suggest
@@ -41,13 +42,20 @@ def setting(
     return field(default=default, metadata=limits)
 
 
+@cache
+def field_types(cls: type) -> Mapping[str, Any]:
+    """The types that a class declares, by field; resolved once, since every setting read asks for them."""
+    return types.MappingProxyType(typing.get_type_hints(cls))
+
+
 class Section:
     """Base of the dataclasses here: checks type and limits of every field when it is built."""
 
     _where: typing.ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        cls: Any = type(self)  # a type checker takes a dataclass with __eq__ for unhashable
+        hints = field_types(cls)
         for spec in dataclasses.fields(self):  # type: ignore[arg-type]
             name = f"{self._where}.{spec.name}" if self._where else spec.name
             value = check_type(name, getattr(self, spec.name), hints[spec.name])

@@ -10,6 +10,7 @@ import json
 import math
 import tempfile
 import tomllib
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -89,13 +90,14 @@ def commands(text: str) -> None:
 
 @cache
 def _games() -> tuple[CollabEnv, ...]:
-    ids = ("strbuild-v0", "strbuild-mini-v0", "housebuild-v0", "housebuild-mini-v0")
+    ids = ("strbuild-v0", "housebuild-v0", "strbuild-mini-v0", "housebuild-mini-v0")
     return tuple(make(f"games/{name}", num_turns=2) for name in ids)
 
 
 @target
 def games(text: str) -> None:
-    for env in _games():
+    form = zlib.crc32(encodable(text).encode("utf-8")) % 2  # the texts are shared out over the two sizes
+    for env in _games()[2 * form :][:2]:
         env.reset(seed=0)
         for _ in range(2):
             observations, rewards, *_, infos = env.step(dict.fromkeys(env.agents, text))
