@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collm_agents.records import Point, Record
-from collm_agents.results import write_whole
 from collm_agents.suite import Run
+from collm_agents.whole_file import write_whole
 from collm_envs.errors import InputError
 
 State = Literal["new", "started", "failed", "done"]
@@ -100,7 +100,7 @@ class Place:
         known = {**self.wanted, "state": state, "wall_s": round(wall_s, 2), "commits": list(commits)}
         text = json.dumps({**known, **more}, ensure_ascii=False)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / "run.json", text)
+        write_whole(self.folder / "run.json", text + "\n")
 
 
 def read_run(place: Place) -> list[Record]:

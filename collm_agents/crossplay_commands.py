@@ -18,6 +18,7 @@ from collm_agents import terminal
 from collm_agents.config import EvalConfig
 from collm_agents.explain import explain
 from collm_agents.overrides import EVAL_KEYS, checkpoint_word, eval_item
+from collm_agents.whole_file import write_whole
 from collm_envs.errors import InputError, SettingError, suggest
 
 QUIET_S = 2.0  # nothing is said of what takes less
@@ -108,7 +109,7 @@ def run_crossplay(args: argparse.Namespace) -> int:
         progress.stop()
     text = json.dumps(found, indent=1, ensure_ascii=False)
     if out is not None:
-        out.write_text(text + "\n", encoding="utf-8")
+        write_whole(out, text + "\n")
     print(text if args.json else terminal.crossplay(found))
     return 0
 

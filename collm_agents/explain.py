@@ -11,6 +11,7 @@ import inspect
 import re
 import typing
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from collm_agents.config import Config
@@ -36,7 +37,11 @@ def explain(section: Any, prefix: str = "") -> list[Explained]:
         section: `Config`, a section of it, or an estimator; the class or an instance.
         prefix: dotted path of the section, put before every key.
     """
-    cls = section if isinstance(section, type) else type(section)
+    return list(_rows(section if isinstance(section, type) else type(section), prefix))
+
+
+@cache  # declarations do not change, and every override that is read looks here
+def _rows(cls: Any, prefix: str) -> tuple[Explained, ...]:
     hints = field_types(cls)
     rows: list[Explained] = []
     for spec in dataclasses.fields(cls):
@@ -52,7 +57,7 @@ def explain(section: Any, prefix: str = "") -> list[Explained]:
             rows += explain(table[0], f"{key}.<name>")
         else:
             rows.append(Explained(key, _default(spec), spec.metadata.get("doc", ""), _limits(spec.metadata)))
-    return rows
+    return tuple(rows)
 
 
 def explain_env(cls: type) -> list[Explained]:

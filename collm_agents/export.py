@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from collm_agents.episodes import Episode, kept_episodes, read_episodes
+from collm_agents.whole_file import whole
 from collm_envs.errors import InputError
 
 Row = dict[str, Any]
@@ -370,6 +371,5 @@ def write_parquet(columns: Mapping[str, Sequence[Any]], file: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    part = file.with_name(f".{file.name}.part")
-    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), part)
-    part.replace(file)
+    with whole(file) as part:
+        pyarrow.parquet.write_table(pyarrow.table(dict(columns)), part)

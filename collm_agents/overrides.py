@@ -24,6 +24,7 @@ from collm_agents.config import DEFAULT_ALGORITHM, Config, EvalConfig
 from collm_agents.explain import OPEN_SECTIONS, explain
 from collm_agents.layers import find_preset, read_layers
 from collm_agents.sections import check_limits, check_type, field_types
+from collm_agents.whole_file import write_whole
 from collm_envs.errors import SettingError, UnknownEnvError, suggest
 
 COMMAND_LINE = "command line"
@@ -429,10 +430,8 @@ def dump_config(config: Config) -> str:
 
 
 def save_config(config: Config, file: Path) -> None:
-    """Write it so that a kill leaves the old file or the new one."""
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(dump_config(config), encoding="utf-8")
-    part.replace(file)
+    """Write it as `dump_config` tells it; a kill leaves the old file or the new one."""
+    write_whole(file, dump_config(config))
 
 
 def _to_plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from collm_agents.whole_file import write_whole
 from collm_envs.errors import InputError
 
 AXES = ("joint_samples", "tokens", "wall_s")  # what a curve can be drawn over
@@ -236,9 +237,7 @@ def _beside(file: Path) -> Path:
 
 def _write(file: Path, data: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    waiting = file.with_name(file.name + ".part")
-    waiting.write_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
-    waiting.replace(file)
+    write_whole(file, json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def _read(file: Path) -> Any:

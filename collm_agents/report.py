@@ -18,6 +18,8 @@ from collm_agents.figures import MAX_ENVIRONMENTS, MAX_PANELS, draw_figures
 from collm_agents.records import Record, Results
 from collm_agents.report_numbers import AGGREGATES, Group, Numbers, Scope, compute, way
 from collm_agents.report_page import lacking, page
+from collm_agents.whole_file import write_whole
+from collm_envs.history import encodable
 
 NORMALISED = "(value − novice) / (oracle − novice), each in its own environment and task"
 NONE = "–"
@@ -56,7 +58,7 @@ def write_report(results: Results, folder: Path, *, metric: str = "score") -> li
         "report.html": page(numbers, title, _told(results), about, notes),
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", errors="replace")
+        write_whole(folder / name, encodable(text))
     drawn = [folder / f"{name}.{kind}" for name in figures for kind in ("png", "svg")]
     return [*(folder / name for name in texts), *drawn]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from collm_agents.config import Config
 from collm_agents.evaluate import Report, evaluate_scripted
 from collm_agents.overrides import load_config
+from collm_agents.whole_file import write_whole
 from collm_envs.env import CollabEnv
 from collm_envs.errors import InputError, SettingError
 from collm_envs.task import Task
@@ -50,7 +51,7 @@ class Evaluations:
         if edge:
             episodes += [{**row, "greedy": True} for row in greedy.get("episodes", ())]
             lines = (json.dumps(row, ensure_ascii=False) for row in episodes)
-            write_whole(self._file.with_name(EPISODES), "\n".join(lines))
+            write_whole(self._file.with_name(EPISODES), "".join(line + "\n" for line in lines))
         spent = {
             "joint_samples": progress.joint_samples,
             "tokens": progress.tokens,
@@ -58,7 +59,7 @@ class Evaluations:
         }
         kept = {**spent, "edge": edge, **_counted(report)}
         self._kept.append({**kept, "greedy": _counted(greedy)} if greedy else kept)
-        write_whole(self._file, json.dumps(self._kept, ensure_ascii=False))
+        write_whole(self._file, json.dumps(self._kept, ensure_ascii=False) + "\n")
 
     def rewind(self, joint_samples: int) -> None:
         """Forget evaluations beyond a checkpoint."""
@@ -71,13 +72,6 @@ def _counted(report: Report) -> dict[str, Any]:
         "metrics": report["metrics"],
         "samples": report["samples"],
     }
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one, never half of one."""
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(file)
 
 
 def write_result(
@@ -126,7 +120,7 @@ def write_result(
         },
         "versions": made["versions"],
     }
-    write_whole(run_dir / "result.json", json.dumps(result, indent=1, ensure_ascii=False))
+    write_whole(run_dir / "result.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return result
 
 

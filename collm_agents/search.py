@@ -22,10 +22,10 @@ from collm_agents.bench_run import Place
 from collm_agents.benchmark import Benchmark, held
 from collm_agents.pool import OnRay
 from collm_agents.records import Record
-from collm_agents.results import write_whole
 from collm_agents.search_file import Range, Search, word
 from collm_agents.suite import Contender, Suite
 from collm_agents.suite_file import suite_table
+from collm_agents.whole_file import write_whole
 from collm_envs.errors import InputError
 
 STARTUP = 4  # finished trials of an algorithm before `tpe` learns from them; until then it draws at random

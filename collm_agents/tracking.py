@@ -14,7 +14,6 @@ import csv
 import importlib.util
 import json
 import math
-import os
 import sys
 import time
 import tomllib
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from collm_agents.whole_file import naming, whole, write_whole
 from collm_envs.errors import CollmError, InputError, SettingError
 
 if TYPE_CHECKING:
@@ -108,9 +108,7 @@ class Tracker:
                 if isinstance(error, BrokenRecordError):
                     raise
                 raise BrokenRecordError(f"{path}: a line has no usable {error}; take the line out") from None
-            part = path.with_suffix(".part")
-            part.write_text("".join(_line(row) for row in kept), encoding="utf-8")
-            os.replace(part, path)
+            write_whole(path, "".join(_line(row) for row in kept))
         self._purge_step = joint_samples + 1  # TensorBoard hides what the killed run wrote from here on
         if self._view:
             self._view.show_progress(joint_samples)
@@ -185,7 +183,8 @@ class Tracker:
 
     def _append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
-            with (self.run_dir / name).open("a", encoding="utf-8") as file:
+            path = self.run_dir / name
+            with naming(path), path.open("a", encoding="utf-8") as file:
                 file.writelines(_line(row) for row in rows)
 
 
@@ -219,9 +218,7 @@ def _identity(run_dir: Path) -> dict[str, str]:
     file = run_dir / BOARDS
     if not file.is_file():
         id = uuid.uuid4().hex[:12]
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps({"id": id, "name": f"{run_dir.resolve().name}-{id[:6]}"}) + "\n", "utf-8")
-        part.replace(file)
+        write_whole(file, json.dumps({"id": id, "name": f"{run_dir.resolve().name}-{id[:6]}"}) + "\n")
     return json.loads(file.read_text("utf-8"))
 
 
@@ -330,12 +327,10 @@ def write_table(metrics: Path, file: Path) -> None:
     for row, _ in stream_rows(metrics):
         columns |= dict.fromkeys(row)
         count += 1
-    part = file.with_name(f".{file.name}.part")
-    with part.open("w", encoding="utf-8", newline="") as out:
+    with whole(file) as part, part.open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(row for (row, _), _ in zip(stream_rows(metrics), range(count), strict=False))
-    part.replace(file)
 
 
 def read_rows(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]:

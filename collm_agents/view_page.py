@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from collm_agents.pictures import Pictures
 from collm_agents.thinning import Thinned, thinned
 from collm_agents.tracking import METRICS, MetricError
 from collm_agents.waiting import Waiting
+from collm_agents.whole_file import whole
 from collm_envs.errors import InputError
 
 BLOCK_EPISODES, BLOCK_CHARS = 64, 200_000  # a block is closed when either is reached
@@ -41,15 +41,11 @@ def write_page(run_dir: Path, file: Path, pictures: int = PICTURES) -> None:
     Raises:
         InputError: when the folder is no run, or one of its files is broken.
     """
-    part = file.with_name(file.name + ".part")
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as out:
+        with whole(file) as part, part.open("w", encoding="utf-8", newline="\n") as out:
             out.writelines(view_page(run_dir, pictures))
-        os.replace(part, file)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def view_page(run_dir: Path, pictures: int = PICTURES) -> Iterator[str]:
