@@ -37,13 +37,30 @@ print(json.dumps(seen))
 """
 
 
+def yardstick():
+    """Seconds that this process computes for a fixed piece of work, one thread of interpreter and arrays.
+
+    What else runs on the machine, and its clock, change the time of a step by more than is looked for here.
+    """
+    begun, table = time.process_time(), np.ones(40_000, dtype=np.float32)
+    for number in range(300):
+        table = np.sin(table + 1)
+        words = {str(n): [n] for n in range(number, number + 1500)}
+        assert len(words) == 1500
+    return time.process_time() - begun
+
+
 def holdings():
-    """Seconds of this process so far, MiB resident, open files, threads, children."""
+    """Seconds computed when the look begins and ends, a yardstick; MiB resident, open files, threads, children."""
+    begun = time.process_time()
+    unit = yardstick()
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return [
+        begun,
         time.process_time(),
+        unit,
         pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
         len(os.listdir("/proc/self/fd")),
         threading.active_count(),
@@ -52,18 +69,24 @@ def holdings():
 
 
 def slopes(seen):
-    """Least-squares growth per 10,000 steps after the first tenth, by what it is of, and the seconds of a step."""
+    """Least-squares growth per 10,000 steps after the first tenth, by what it is of, and the seconds of a step.
+
+    The time of a step is counted in yardsticks, and its growth as a share of the median.
+    """
     rows = np.array(seen, dtype=float)[len(seen) // 10 :]
-    steps, spent = rows[:, 0], np.diff(rows[:, 1]) / np.diff(rows[:, 0])
+    steps, units = rows[:, 0], rows[:, 3]
+    spent = (rows[1:, 1] - rows[:-1, 2]) / np.diff(steps)
 
     def slope(x, y):
         return float(np.polyfit(x, y, 1)[0]) * 10_000
 
     names = ("MiB", "files", "threads", "children")
-    found = {name: slope(steps, rows[:, 2 + i]) for i, name in enumerate(names)}
+    found = {name: slope(steps, rows[:, 4 + i]) for i, name in enumerate(names)}
+    taken = spent / (units[1:] + units[:-1])
     return {
         **found,
-        "step": slope(steps[1:], spent) / float(np.median(spent)),
+        "step": slope(steps[1:], taken) / float(np.median(taken)),
+        "step in seconds alone": slope(steps[1:], spent) / float(np.median(spent)),
         "step_s": float(np.median(spent)),
     }
 
