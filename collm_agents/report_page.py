@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from collm_agents import stats
 from collm_agents.pages import as_script_data, fill, rounded
 from collm_agents.records import AXES
@@ -35,6 +37,9 @@ AGGREGATE_NOTES = {
 }
 
 
+DRAWN = 600  # most points of a run's own line; of more a page is slow and looks the same
+
+
 def page(
     numbers: Numbers, title: str, told: str, about: Sequence[tuple[str, str]], notes: Sequence[str]
 ) -> str:
@@ -54,10 +59,22 @@ def page(
         "title": title,
         "told": told,
         "about": about,
-        "notes": notes,
+        "notes": [*notes, *_thinned(numbers)],
         **page_data(numbers),
     }
     return "".join(fill("report_page.html", (), ("report_page.js",), {"DATA": (as_script_data(data),)}))
+
+
+def _thinned(numbers: Numbers) -> list[str]:
+    longest = max((len(run.points) for group in numbers.groups for run in group.runs), default=0)
+    if longest <= DRAWN:
+        return []
+    return [f"Of the up to {longest:,} evaluations of a run, its own line here shows {DRAWN}, evenly spaced."]
+
+
+def _drawn(points: int) -> list[int]:
+    """Which of a line's points are drawn, the first and the last among them."""
+    return np.linspace(0, points - 1, min(points, DRAWN)).round().astype(int).tolist()
 
 
 def _row(values: Iterable[float]) -> list[float | None]:
@@ -147,7 +164,7 @@ def _group(group: Group, place: int, algorithm: int) -> dict[str, Any]:
 
 def _run(run: Any, metrics: Sequence[str]) -> dict[str, Any]:
     """One run's own points; a metric that a point lacks is null there."""
-    points = run.points
+    points = [run.points[i] for i in _drawn(len(run.points))]
     return {
         "seed": run.seed,
         "x": {axis: _row(getattr(point, axis) for point in points) for axis in AXES},

@@ -409,6 +409,21 @@ def test_bad_input_is_one_line_and_code_2(tmp_path, monkeypatch, capsys, words, 
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_long_lines_are_drawn_thin_with_both_ends_and_said_so(no_figures, tmp_path):
+    many = 1801
+    long = by_hand("a", 0, [i % 7 / 2 for i in range(many)], samples=range(0, 64 * many, 64))
+    write_report(Results((long, *HAND.records[1:])), tmp_path)
+    page = data_of((tmp_path / "report.html").read_text("utf-8"))
+    runs = {(own["a"], run["seed"]): run for own in page["groups"] for run in own["runs"]}
+    drawn, short = runs[0, 0], runs[0, 1]
+    assert drawn["x"]["joint_samples"][:3] == [0, 192, 384]  # every third
+    assert drawn["x"]["joint_samples"][-1] == 64 * (many - 1)
+    assert [len(drawn["x"]["tokens"]), len(drawn["y"]["score"])] == [600, 600]
+    assert drawn["y"]["score"][:3] == [0, 1.5, 3]
+    assert short["x"]["joint_samples"] == [0, 64, 128]
+    assert page["notes"][-1].startswith("Of the up to 1,801 evaluations of a run")
+
+
 def test_it_never_imports_torch(tmp_path):
     write_results(made_results(seeds=2), tmp_path / "results.json")
     code = (

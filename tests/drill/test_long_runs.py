@@ -4,6 +4,7 @@ Hours in all. Each prints what it measured; run with `-s` to read it.
 """
 
 import gc
+import itertools
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from collm_agents.records import Point, Record, Results, write_results
 from collm_envs.sandbox import Asserts, Program, Sandbox
 
 pytestmark = pytest.mark.drill
@@ -148,6 +150,21 @@ def test_a_million_lines_of_metrics_are_shown(tmp_path):
     collm("view", str(out), "--out", str(tmp_path / "page.html"))
     sys.stdout.write(f"{file.stat().st_size / 2**20:.0f} MiB, {time.monotonic() - begun:.0f} s\n")
     assert (tmp_path / "page.html").stat().st_size < 20e6
+
+
+def test_a_million_evaluations_are_reported(tmp_path):
+    points = [Point(4 * i, 40 * i, i / 2, 8, {"score": i % 97 / 97, "return": i % 97}) for i in range(10_000)]
+    levels = {"novice": {"score": 0.1, "return": 1.0}, "oracle": {"score": 1.0, "return": 97.0}}
+    runs = tuple(
+        Record(f"env/e{e}-v0", "dense-h1", algorithm, seed, tuple(points), points[-1 - seed], levels, 1.0)
+        for e, algorithm, seed in itertools.product(range(5), ("a", "b"), range(10))
+    )
+    write_results(Results(runs), tmp_path / "results.json")
+    begun = time.monotonic()
+    collm("report", str(tmp_path))
+    seconds, page = time.monotonic() - begun, tmp_path / "report" / "report.html"
+    sys.stdout.write(f"{(tmp_path / 'results.json').stat().st_size / 2**20:.0f} MiB, {seconds:.0f} s\n")
+    assert page.stat().st_size < 20e6
 
 
 def collm(*words):
