@@ -22,47 +22,38 @@ from collm_envs.sandbox import Asserts, Program, Sandbox
 pytestmark = pytest.mark.drill
 
 STEPS, EVERY = 20_000, 100
-TRAIN = """
-import json, sys
+TRAIN = f"""
+import json, sys, time
 from collm_agents.callbacks import Callback
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
 sys.path.insert(0, sys.argv[1])
-from test_long_runs import holdings
+from test_long_runs import holdings, usual
 seen = []
 class Look(Callback):
+    at, spent = time.process_time(), []
     def on_step(self, run, metrics):
-        if metrics["updates"] % 100 == 0:
-            seen.append([metrics["updates"], *holdings()])
+        self.spent.append(time.process_time() - self.at)
+        if metrics["updates"] % {EVERY} == 0:
+            seen.append([metrics["updates"], usual(self.spent), *holdings()])
+            self.spent.clear()
+        self.at = time.process_time()
 Experiment(load_config("debug/echo-v0", overrides=sys.argv[2:])).run([Look()])
 print(json.dumps(seen))
 """
 
 
-def yardstick():
-    """Seconds that this process computes for a fixed piece of work, one thread of interpreter and arrays.
-
-    What else runs on the machine, and its clock, change the time of a step by more than is looked for here.
-    """
-    begun, table = time.process_time(), np.ones(40_000, dtype=np.float32)
-    for number in range(300):
-        table = np.sin(table + 1)
-        words = {str(n): [n] for n in range(number, number + 1500)}
-        assert len(words) == 1500
-    return time.process_time() - begun
+def usual(seconds):
+    """What a step takes where nothing disturbs it: the lower decile of its neighbours, evaluations left out so."""
+    return float(np.quantile(seconds, 0.1))
 
 
 def holdings():
-    """Seconds computed when the look begins and ends, a yardstick; MiB resident, open files, threads, children."""
-    begun = time.process_time()
-    unit = yardstick()
+    """MiB resident, open files, threads, children."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return [
-        begun,
-        time.process_time(),
-        unit,
         pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
         len(os.listdir("/proc/self/fd")),
         threading.active_count(),
@@ -73,24 +64,15 @@ def holdings():
 def slopes(seen):
     """Least-squares growth per 10,000 steps after the first tenth, by what it is of, and the seconds of a step.
 
-    The time of a step is counted in yardsticks, and its growth as a share of the median.
+    That of the seconds is a share of their median.
     """
     rows = np.array(seen, dtype=float)[len(seen) // 10 :]
-    steps, units = rows[:, 0], rows[:, 3]
-    spent = (rows[1:, 1] - rows[:-1, 2]) / np.diff(steps)
-
-    def slope(x, y):
-        return float(np.polyfit(x, y, 1)[0]) * 10_000
-
-    names = ("MiB", "files", "threads", "children")
-    found = {name: slope(steps, rows[:, 4 + i]) for i, name in enumerate(names)}
-    taken = spent / (units[1:] + units[:-1])
-    return {
-        **found,
-        "step": slope(steps[1:], taken) / float(np.median(taken)),
-        "step in seconds alone": slope(steps[1:], spent) / float(np.median(spent)),
-        "step_s": float(np.median(spent)),
+    names = ("step", "MiB", "files", "threads", "children")
+    found = {
+        name: float(np.polyfit(rows[:, 0], rows[:, 1 + i], 1)[0]) * 10_000 for i, name in enumerate(names)
     }
+    typical = float(np.median(rows[:, 1]))
+    return {**found, "step": found["step"] / typical, "step_s": typical}
 
 
 def check_flat(found, mib):
@@ -131,8 +113,9 @@ def test_a_hundred_thousand_programs_leave_nothing_behind():
                 (Program(f"def f(x):\n    return x + {n}\n"), Asserts((f"assert f(1) == {n + 1}",)))
                 for n in range(start, start + batch)
             ]
+            begun = time.process_time()
             assert all(result.passed for result in sandbox.run_many(jobs))
-            seen.append([start + batch, *holdings()])
+            seen.append([start + batch, (time.process_time() - begun) / batch, *holdings()])
     check_flat(slopes(seen), mib=2.0)
 
 
