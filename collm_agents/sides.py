@@ -157,16 +157,19 @@ class Side:
         return {**found, "state": {i: shards.whole(own) for i, own in found["state"].items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` gave; rates and decay stay as configured."""
-        own = [{key: group[key] for key in ("lr", "weight_decay")} for group in self.optimizer.param_groups]
+        """Restore what `state` gave; rates, decay, and how this process steps stay as they are here."""
+        # A run may be resumed with other settings, or spread over another number of processes; torch would bring
+        # the old ones back silently, and with them a kernel that the parameters here may not have.
+        kept = ("lr", "weight_decay", "fused", "foreach")
+        groups = [
+            {**old, **{key: own[key] for key in kept if key in own}}
+            for old, own in zip(state["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
         shards, places = self.backbone.shards, self.parameters()
         moments = {
             i: shards.own(entry, dict.fromkeys(entry, places[int(i)])) for i, entry in state["state"].items()
         }
-        self.optimizer.load_state_dict({**state, "state": moments})
-        # A run may be resumed with other settings; torch would bring the old ones back silently.
-        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
-            group.update(settings)
+        self.optimizer.load_state_dict({**state, "param_groups": groups, "state": moments})
 
     def _set_rate(self, factor: float) -> None:
         for group in self.optimizer.param_groups:

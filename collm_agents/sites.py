@@ -109,8 +109,16 @@ def check_sites(config: Config, recipe: Recipe) -> None:
     for site in found:
         if site.ranks == 1:
             continue
-        if site.ranks == 1:
-            continue
+        if site.gpus % 1:
+            raise SettingError(
+                f"placement: {site.name} is spread over {site.ranks} processes, and each needs a GPU to itself; "
+                f"gpus={site.gpus:g} would let two share one"
+            )
+        if config.team.cuda_graphs == "true":
+            raise SettingError(
+                f"placement: {site.name} is spread over {site.ranks} processes, and nothing can be recorded across "
+                "them; leave team.cuda_graphs at auto"
+            )
         adapters = [m for m in site.members if m in bases and bases[m][1] != "full"]
         if adapters or config.learner.optimizer != "adamw":
             why = (

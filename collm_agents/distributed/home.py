@@ -20,6 +20,7 @@ import ray
 
 from collm_agents.critic import Critic
 from collm_agents.distributed.parcels import pack, unpack
+from collm_agents.models.loading import pick_dtype
 from collm_agents.models.sharding import Shards, join
 from collm_agents.recipe import Recipe
 from collm_agents.sides import sides_of
@@ -72,7 +73,12 @@ class Home:
         """
         self._team: AgentTeam
         self._critic: Critic | None
-        recipe = replace(recipe, device=device if size == 1 else "cpu")
+        if size > 1:  # loaded on the CPU, in the type that they are spread in
+            dtype = str(pick_dtype(recipe.config.team.dtype, device)).removeprefix("torch.")
+            team = replace(recipe.config.team, dtype=dtype)
+            recipe = replace(recipe, device="cpu", config=replace(recipe.config, team=team))
+        else:
+            recipe = replace(recipe, device=device)
         # Weights to begin with come from the driver, which has the folders.
         self._team, self._critic = recipe.models(only=members, stored=True)
         if size > 1:

@@ -13,6 +13,7 @@ from collm_agents.distributed import placement
 from collm_agents.distributed.home import Home
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
+from collm_agents.recipe import Recipe
 
 
 class Here(placement.Homes):
@@ -82,3 +83,19 @@ def test_apart_is_the_run_of_one_process(kind, tmp_path, monkeypatch):
         # Adapters of one base are drawn in one batch here and in two there, so the sampler's own log-probs, which
         # nothing is computed from, are rounded otherwise.
         assert {k for k in row if row[k] != placed[k]} <= {"sampler_gap/agent_0", "sampler_gap/agent_1"}
+
+
+def test_models_that_are_spread_are_computed_in_the_type_of_where_they_go(monkeypatch):
+    """They are loaded on the CPU, where `auto` alone would be float32."""
+    seen = []
+
+    def models(recipe, **kwargs):
+        seen.append((recipe.device, recipe.config.team.dtype))
+        raise InterruptedError
+
+    monkeypatch.setattr(Recipe, "models", models)
+    recipe = Experiment(load_config("debug/echo-v0", overrides=["run.device=cpu"])).recipe
+    for device, size in (("cuda", 2), ("cuda", 1), ("cpu", 2)):
+        with pytest.raises(InterruptedError):
+            Home(()).build(recipe, device, {"agent_0"}, 0, size, "")
+    assert seen == [("cpu", "bfloat16"), ("cuda", "auto"), ("cpu", "float32")]
