@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from collm_agents.batch import Rollouts
+from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.config import Config, EvalConfig
 from collm_agents.team import AgentTeam
@@ -159,13 +160,14 @@ def task_values(
         than `parallel` `drafted_tokens` (per joint reply, of what was drawn and not played).
     """
     branching = (1 if greedy else samples,) + (1,) * (env.num_turns - 1)
-    collector = Collector(VecEnv(env), team, branching, seed, greedy=greedy, protocol=protocol)
+    clock = Clock()  # of its own: drawing here is no part of training
+    collector = Collector(VecEnv(env), team, branching, seed, greedy=greedy, protocol=protocol, clock=clock)
     per_task: dict[str, list[float]] = {}
     conversations: list[dict[str, Any]] = []
     for start in range(0, len(tasks), TASKS_AT_ONCE):
-        rollouts = collector.collect(
-            [tasks[i] for i in range(start, min(start + TASKS_AT_ONCE, len(tasks)))], -1
-        )
+        some = [tasks[i] for i in range(start, min(start + TASKS_AT_ONCE, len(tasks)))]
+        with team.timed(clock):
+            rollouts = collector.collect(some, -1)
         by_tree = episode_values(rollouts)
         if episodes is not None:
             episodes += episode_rows(rollouts.tasks, by_tree)

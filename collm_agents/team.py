@@ -142,7 +142,12 @@ class AgentTeam:
                     stop_ids=backbone.stop_ids,
                 ),
             )
-            context = config.max_context or backbone.context_length or 2048
+            known = backbone.context_length
+            if known and config.max_context > known:
+                raise InputError(
+                    f"team.max_context={config.max_context}: the model of agent {agent} was made for {known} tokens"
+                )
+            context = config.max_context or known or 2048
             self.limits[agent] = context - self.sampling.max_new_tokens
             if self.limits[agent] < 8:
                 raise InputError(
@@ -150,6 +155,15 @@ class AgentTeam:
                     f"{self.sampling.max_new_tokens} (agent {agent}): raise team.max_context, or lower "
                     "team.sampling.max_new_tokens"
                 )
+
+    @contextlib.contextmanager
+    def timed(self, clock: Clock) -> Iterator[None]:
+        """Inside, the time that drawing takes is counted on another clock."""
+        before, self.clock = self.clock, clock
+        try:
+            yield
+        finally:
+            self.clock = before
 
     def observe(self, agent: str, history: History, text: str) -> History | None:
         """An agent's memory with a new observation; None where the episode has to stop (`History.observe`)."""

@@ -160,6 +160,9 @@ class ScriptedTeam:
     def holding(self):
         return contextlib.nullcontext(SimpleNamespace())
 
+    def timed(self, clock):
+        return contextlib.nullcontext()
+
     def act(self, requests, on_reply=None):
         self.requests.append(list(requests))
         replies = []

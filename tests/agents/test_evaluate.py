@@ -14,6 +14,7 @@ from collm_agents.evaluate import (
     evaluate_scripted,
     interval,
 )
+from collm_agents.team import Request
 from collm_envs import make
 from collm_envs.vector import VecEnv
 
@@ -196,3 +197,13 @@ def test_replies_of_white_space_alone_are_counted():
     rows = dataclasses.replace(rollouts.rows, text=tuple(text))
     values = episode_values(dataclasses.replace(rollouts, rows=rows))["empty_replies"]
     assert values == [[0.0, 0.5, 0.0], [0.5, 0.0, 0.5]]
+
+
+def test_drawing_for_an_evaluation_is_not_counted_as_training():
+    players, env = team(["agent_0", "agent_1"]), make("debug/echo-v0")
+    clock = players.clock
+    evaluate(env, players, env.tasks[:3], seed=0)
+    assert players.clock is clock
+    assert {name: seconds for name, seconds in clock.read().items() if seconds and name != "other"} == {}
+    players.act([Request("agent_0", (70, 71), None)])
+    assert clock.read()["prefill"] > 0

@@ -154,6 +154,11 @@ def test_a_context_without_room_for_a_reply_is_an_error():
         team(AGENTS, max_context=24, sampling={"max_new_tokens": 20})
 
 
+def test_no_context_is_longer_than_the_model_was_made_for():
+    with pytest.raises(InputError, match=r"max_context=4097: the model of agent .* was made for 4096 tokens"):
+        team(AGENTS, max_context=4097)
+
+
 def test_templates_that_cannot_do_later_turns_matter_only_beyond_one(tmp_path, monkeypatch):
     from tiny_models import save_qwen3
 
