@@ -395,10 +395,14 @@ def resolve_tuning(tuning: str, model: str) -> str:
 _DEFAULTS = {"builtin": (40, 5e-4, 1e-3), "lora": (256, 5e-5, 3e-5), "full": (256, 5e-6, 3e-6)}
 
 
+def _kind(model: str, tuning: str) -> str:
+    return "builtin" if is_builtin(model) else resolve_tuning(tuning, model)
+
+
 SPARE_TOKENS = 4  # beyond the longest useful reply, so that its end is the agent's choice
 
 
-def resolved(config: Config, reply_words: int | None = None) -> Config:
+def resolved(config: Config, reply_words: int | None = None, agents: Sequence[str] | None = None) -> Config:
     """The config with what depends on models and environment filled in; this is what a run saves.
 
     Teams of several bases take the most careful defaults among them.
@@ -406,15 +410,25 @@ def resolved(config: Config, reply_words: int | None = None) -> Config:
     Args:
         config: as it was written.
         reply_words: words of the environment's longest useful reply; the built-in model has a token for each.
+        agents: the environment's; where nobody knows them, those that are named and one of the team's default.
     """
-    team = config.team
-    bases = [(own.model or team.model, own.tuning or team.tuning) for own in team.agents.values()]
-    bases.append((team.model, team.tuning))
-    kinds = ["builtin" if is_builtin(model) else resolve_tuning(tuning, model) for model, tuning in bases]
+    team, critic = config.team, config.critic
+    named = [*team.agents, ""] if agents is None else agents
+    own = [agent for name in named if not (agent := team.agents.get(name, AgentConfig())).script]
+    bases = [(agent.model or team.model, agent.tuning or team.tuning) for agent in own]
+    bases = bases or [(team.model, team.tuning)]
+    kinds = [_kind(*base) for base in bases]
+    if critic.share_backbone:
+        critics = kinds
+    else:
+        tuning = team.tuning if critic.tuning == "auto" else critic.tuning
+        critics = [_kind(critic.model or model, tuning) for model, _ in bases]
     schedule = config.learner.lr_schedule
     if schedule == "auto":
         schedule = "linear" if set(kinds) == {"builtin"} else "constant"
-    tokens, lr, critic_lr = _DEFAULTS[max(kinds, key=list(_DEFAULTS).index)]
+    order = list(_DEFAULTS).index
+    tokens, lr, _ = _DEFAULTS[max(kinds, key=order)]
+    critic_lr = _DEFAULTS[max(critics, key=order)][2]
     if reply_words and set(kinds) == {"builtin"}:
         tokens = min(tokens, reply_words + SPARE_TOKENS)
     sampling = dataclasses.replace(team.sampling, max_new_tokens=team.sampling.max_new_tokens or tokens)

@@ -6,6 +6,7 @@ import pytest
 from collm_agents.config import (
     AgentConfig,
     Config,
+    CriticConfig,
     LearnerConfig,
     RolloutConfig,
     RunConfig,
@@ -103,8 +104,37 @@ def test_the_built_in_models_replies_are_as_long_as_is_of_use():
 
 def test_a_mixed_team_takes_the_most_careful_defaults():
     mixed = {"a_0": AgentConfig(tuning="full"), "b_1": AgentConfig(tuning="lora")}
-    assert open_settings(model="x/y", agents=mixed) == (256, 5e-6, 3e-6)
+    assert open_settings(model="x/y", agents=mixed) == (256, 5e-6, 3e-5)  # critics follow team.tuning
     assert open_settings(agents={"b_1": AgentConfig(model="x/y")}) == (256, 5e-5, 3e-5)
+
+
+def test_a_critics_rate_follows_its_own_model_and_tuning():
+    def rate(team, critic):
+        return resolved(Config(team=TeamConfig(**team), critic=CriticConfig(**critic))).learner.critic_lr
+
+    hub = {"model": "x/y"}
+    assert rate(hub, {"tuning": "full"}) == 3e-6
+    assert rate({**hub, "tuning": "full"}, {"tuning": "lora"}) == 3e-5
+    assert rate({}, {"model": "x/y"}) == 3e-5
+    assert rate(hub, {"model": "builtin"}) == 1e-3
+    assert rate(hub, {"model": "builtin", "tuning": "lora"}) == 1e-3
+    assert rate({**hub, "tuning": "full"}, {"share_backbone": True}) == 3e-6
+
+
+def test_what_no_agent_uses_decides_nothing():
+    lora = dict.fromkeys(("a_0", "b_1"), AgentConfig(tuning="lora"))
+    config = Config(team=TeamConfig(model="x/y", tuning="full", agents=lora))
+    assert resolved(config, agents=("a_0", "b_1")).learner.lr == 5e-5
+    assert resolved(config, agents=("a_0", "b_1", "c_2")).learner.lr == 5e-6
+    unused = TeamConfig(
+        model="x/y", agents={"a_0": AgentConfig(model="builtin"), "b_1": AgentConfig(script="oracle")}
+    )
+    found = resolved(Config(team=unused), agents=("a_0", "b_1"))
+    assert (found.learner.lr, found.learner.lr_schedule, found.team.sampling.max_new_tokens) == (
+        5e-4,
+        "linear",
+        40,
+    )
 
 
 def test_what_the_user_says_is_kept():
