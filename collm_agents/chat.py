@@ -53,6 +53,10 @@ class ChatFormat:
         stop_ids: Sequence[int] = (),
     ) -> None:
         self.tokenizer = tokenizer
+        # What this tokenizer puts before any text, a BOS token or nothing: models that were trained with it compute
+        # badly without. Templates bring their own.
+        first = tuple(tokenizer("").input_ids[:1])
+        self.beginning = first if first == (tokenizer.bos_token_id,) else ()
         self._known: dict[str, tuple[int, ...]] = {}  # siblings and later passes see the same texts again
         if tokenizer.eos_token_id is None:
             raise InputError(f"tokenizer of {tokenizer.name_or_path!r} has no end-of-sequence token")

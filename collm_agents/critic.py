@@ -84,6 +84,7 @@ class Critic:
     def _encode(self, member: str, rollouts: Rollouts, queries: Queries) -> list[tuple[int, ...]]:
         backbone = self.backbones[member]
         form = self._formats[id(backbone)]
+        begin = form.beginning
         history: dict[int, tuple[int, ...]] = {}
         points = rollouts.points
 
@@ -116,8 +117,9 @@ class Critic:
                 ids += form.encode("".join(said))
             tail = form.encode(info_text(points.info[point])) if self.global_info else ()
             # The newest part of a history too long for the context; `overlong` counts them.
-            room = (backbone.context_length or len(ids) + len(tail)) - len(tail)
-            found.append(ids[max(0, len(ids) - room) :] + tail)
+            around = len(begin) + len(tail)
+            room = (backbone.context_length or len(ids) + around) - around
+            found.append(begin + ids[max(0, len(ids) - room) :] + tail)
         return found
 
     def overlong(self, encoded: Encoded) -> int:
