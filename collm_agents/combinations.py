@@ -14,7 +14,7 @@ from collm_envs.errors import SettingError
 
 
 def check_training(
-    config: Config, algorithm: AlgorithmSpec, learners: Sequence[str], most_updates: float
+    config: Config, algorithm: AlgorithmSpec, learners: Sequence[str], most_updates: float, trees: int
 ) -> None:
     """Raise where there is nothing to train, or what was asked for could not be had.
 
@@ -23,6 +23,7 @@ def check_training(
         algorithm: the chosen one.
         learners: agents that learn.
         most_updates: updates of the run if every episode ended at its first turn; infinite where nobody knows.
+        trees: tasks of an update.
 
     Raises:
         SettingError: with the reason.
@@ -30,11 +31,16 @@ def check_training(
     if not learners:
         raise SettingError("nobody learns: every agent is scripted or has trainable=false")
     _check_rates(config, most_updates)
+    if config.learner.minibatches > trees:
+        raise SettingError(
+            f"learner.minibatches={config.learner.minibatches}: an update is split by whole trees and has {trees}; "
+            "set fewer, or a larger rollout.buffer"
+        )
     _check_ratios(config)
-    if config.critic.share_backbone:
-        _check_sharing(config, algorithm)
     if algorithm.view is not None:
         _check_critic(config, most_updates)
+        if config.critic.share_backbone:
+            _check_sharing(config, algorithm)
 
 
 def _check_rates(config: Config, most_updates: float) -> None:
@@ -53,6 +59,13 @@ def _check_rates(config: Config, most_updates: float) -> None:
 
 def _check_ratios(config: Config) -> None:
     learner, sampling = config.learner, config.team.sampling
+    steps = {"update_epochs": learner.update_epochs, "minibatches": learner.minibatches}
+    for name, count in steps.items():
+        if learner.ratio == "none" and count > 1:
+            raise SettingError(
+                f"learner.ratio=none is right for one step after sampling, and learner.{name} is {count}: set it "
+                "to 1, or take learner.ratio=sequence"
+            )
     if config.runner.staleness:
         ahead = "runner.staleness=1: workers play ahead"
         if not config.runner.workers:
@@ -89,6 +102,11 @@ def _check_sharing(config: Config, algorithm: AlgorithmSpec) -> None:
         raise SettingError(
             "critic.share_backbone=true: the critics' model, tuning and weights are the agents' own; "
             "leave critic.model, critic.tuning and team.shared alone"
+        )
+    if config.learner.critic_warmup:
+        raise SettingError(
+            f"learner.critic_warmup={config.learner.critic_warmup} keeps agents as they are while critics learn; "
+            "with critic.share_backbone=true a critic's steps change its agent"
         )
 
 

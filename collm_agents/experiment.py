@@ -72,7 +72,7 @@ class Experiment:
 
     def __init__(self, config: Config) -> None:
         self.env: CollabEnv = make(config.env_id, **config.env_kwargs)
-        self.config = config = resolved(config, self.env.reply_words)
+        self.config = config = resolved(config, self.env.reply_words, self.env.possible_agents)
         self.algorithm: AlgorithmSpec = find_algorithm(config.algorithm_name)
         self.estimator: Estimator = build_estimator(config.algorithm)
         schedule = self.env.schedule
@@ -144,7 +144,7 @@ class Experiment:
         cross = self.config.rollout.joint_mode == "cross"
         least = tree_size(self.branching[:1], needs.greedy, count if cross else 1)
         updates = self.budget.updates(least, self.tasks_per_update)
-        check_training(self.config, self.algorithm, self.learners, updates)
+        check_training(self.config, self.algorithm, self.learners, updates, self.tasks_per_update)
         check_sites(self.config, self.recipe)
         runner.check_runner(self.config)
 

@@ -348,6 +348,8 @@ def misfit(model: Any, pad_id: int) -> str:
         found = [batch.prefill()]
         batch.tokens[:, 0] = continuation
         found.append(batch.forward(0))
+    except torch.OutOfMemoryError:  # says nothing of the model
+        raise
     except Exception as error:  # models refuse in their own ways
         return f"{type(error).__name__}: {error}"
     for i, prompt in enumerate(prompts):

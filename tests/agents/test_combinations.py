@@ -22,7 +22,6 @@ REFUSED = [
         "nobody learns",
     ),
     ((SHARE,), "collm-cc has no critic per agent.*collm-dc"),
-    ((SHARE, "algorithm=mc"), "mc has no critic per agent"),
     ((DC, SHARE, "critic.model=builtin"), "leave critic.model"),
     ((DC, SHARE, "critic.tuning=lora"), "leave critic.model, critic.tuning"),
     ((DC, SHARE, "team.shared=true"), "team.shared alone"),
@@ -35,8 +34,17 @@ REFUSED = [
     (("learner.critic_warmup=1",), "critic_warmup=1.*agents would never learn"),
     (("learner.value_targets=refreshed", "learner.critic_epochs=1"), "between a critic's passes"),
     (("learner.value_clip=0.2", "learner.critic_epochs=1"), "from a critic's second pass on"),
+    (("learner.ratio=none",), "right for one step after sampling, and learner.update_epochs is 2"),
+    (("learner.ratio=none", "learner.update_epochs=1", "learner.minibatches=2"), "learner.minibatches is 2"),
+    (
+        ("learner.minibatches=3", "rollout.buffer=8", "rollout.samples=4"),
+        "by whole trees and has 2; set fewer",
+    ),
+    ((DC, SHARE, "learner.critic_warmup=1", "rollout.buffer=8"), "a critic's steps change its agent"),
+    ((APART, "placement.agents.agent_0.ranks=2", "placement.gpus=0.5"), "gpus=0.5 would let two share one"),
+    ((APART, "placement.agents.agent_0.ranks=2", "team.cuda_graphs=true"), "leave team.cuda_graphs at auto"),
     (("runner.staleness=1",), "runner.workers is 0"),
-    ((*AHEAD, "learner.ratio=none"), "ratio=none would take them"),
+    ((*AHEAD, "learner.ratio=none", "learner.update_epochs=1"), "ratio=none would take them"),
     ((*AHEAD, "learner.old_logprobs=computed"), "has to be sampled"),
     ((*AHEAD, "run.joint_samples=0", "run.wall_s=9"), "a budget in seconds"),
     ((*AHEAD, "team.sampling.top_p=0.9"), "top_p has to be 1"),
@@ -75,9 +83,10 @@ def test_what_could_not_be_had_is_refused_before_anything_is_loaded(words, reaso
 @pytest.mark.parametrize(
     "words",
     [
-        ("learner.ratio=none",),  # the clip has nothing to clip
+        ("learner.ratio=none", "learner.update_epochs=1"),  # the clip has nothing to clip
         ("algorithm=mc", "learner.value_clip=0.2", "learner.critic_warmup=99", "learner.critic_epochs=1"),
         ("algorithm=mc", "critic.model=builtin", "learner.value_norm=true"),
+        ("algorithm=mc", SHARE),
         ("algorithm=mc", "joint_mode=cross", "num_agents=1"),
         ("algorithm.critic=q", "rollout.samples=1"),
         (DC, SHARE, "algorithm.critic=q"),

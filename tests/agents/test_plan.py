@@ -30,12 +30,12 @@ def test_samples_updates_and_steps_are_those_of_the_run():
         "rollout.buffer=20",
         "joint_samples=100",
         "learner.update_epochs=2",
-        "learner.minibatches=3",
+        "learner.minibatches=2",
     )
     # A tree of 3 + 9 nodes; two of them fill a buffer of 20; 100 samples are five such buffers at least.
     assert found.samples_per_update == 24
     assert found.updates == 5
-    assert found.optimizer_steps == 5 * 2 * 3
+    assert found.optimizer_steps == 5 * 2 * 2
     assert found.joint_samples == 100
     assert "branching 3x3" in found.algorithm
     assert "mean" in found.algorithm
