@@ -87,6 +87,7 @@ def build_play(parser: argparse.ArgumentParser) -> None:
         default="novice",
         help="random, novice, oracle or human: for all, one each in the agents' order, or name=kind,...",
     )
+    parser.add_argument("--task", help="the task of all episodes, by id or position from 0 (default: drawn)")
     parser.add_argument("--episodes", type=int, default=1, help="episodes to play (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of tasks and scripts (default 0)")
 
@@ -97,9 +98,10 @@ def run_play(args: argparse.Namespace) -> int:
         raise InputError("--episodes must be at least 1 and --seed at least 0")
     env = make_env(args.words)
     kinds = parse_kinds(args.agents, env.possible_agents, (*KINDS, "human"))
+    chosen = None if args.task is None else {"task": _find_task(env, args.task)}
     for episode in range(args.episodes):
         rng = np.random.default_rng([args.seed, episode])
-        observations, infos = env.reset(seed=int(rng.integers(2**31)))
+        observations, infos = env.reset(seed=int(rng.integers(2**31)), options=chosen)
         print(f"== episode {episode + 1}, task {next(iter(infos.values()))['task_id']}")
         _show_picture(env)
         while env.agents:

@@ -121,6 +121,8 @@ def _eval_untrained(args: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _eval_run(args: argparse.Namespace) -> Mapping[str, Any]:
+    if not Path(args.run).exists() and (near := suggest(args.run, [spec.id for spec in list_envs()])):
+        raise InputError(f"no run in {args.run}, and no environment of that name{near}")
     check_run(args.run)
     _refuse(args, ("episodes", "seed", "gif"), "is for an environment and scripted agents, not for a run")
     _refuse(args, ("preset",), "is for an environment; a run has its own settings")

@@ -48,12 +48,24 @@ def test_a_game_reports_what_it_measures_and_is_drawn(tmp_path, capsys):
         (["debug/echo-v0", "--agents", "oracle", "--gif", "x.gif"], "draws no pictures"),
         (["debug/echo-v0", "num_turn=2", "--agents", "oracle"], "num_turns"),
         (["games/strbuild-mini-v0", "--agents", "oracle", "--gif", "no/such/x.gif"], "cannot write no/such"),
-        (["debug/ech-v0", "--agents", "oracle"], "no run in debug/ech-v0"),
+        (
+            ["debug/ech-v0", "--agents", "oracle"],
+            "no run in debug/ech-v0, and no environment of that name; did you mean 'debug/echo-v0'",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(words, message, capsys):
     assert main(["eval", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["3", "builtin:train#3"])
+def test_a_named_task_is_played_in_every_episode(task, capsys):
+    assert main(["play", "debug/echo-v0", "--task", task, "--episodes", "2", "--seed", "9"]) == 0
+    played = [line for line in capsys.readouterr().out.splitlines() if line.startswith("== ")]
+    assert played == [f"== episode {n}, task builtin:train#3" for n in (1, 2)]
+    assert main(["play", "debug/echo-v0", "--task", "absent"]) == 2
+    assert "has no task 'absent'" in capsys.readouterr().err
 
 
 def test_play_shows_the_picture_of_every_turn(capsys):
