@@ -182,11 +182,6 @@ def task_values(
     return per_task, conversations
 
 
-def episode_metrics(rollouts: Rollouts) -> dict[str, list[float]]:
-    """Metrics of whole episodes, averaged per tree: name -> one value per tree."""
-    return tree_means(episode_values(rollouts))
-
-
 def tree_means(values: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[float]]:
     """The mean over each tree's episodes, by metric."""
     return {name: [float(np.mean(tree)) for tree in trees] for name, trees in values.items()}

@@ -8,11 +8,11 @@ from builders import ScriptedTeam, played, team
 from collm_agents.collect import Collector
 from collm_agents.evaluate import (
     conversation,
-    episode_metrics,
     episode_values,
     evaluate,
     evaluate_scripted,
     interval,
+    tree_means,
 )
 from collm_agents.team import Request
 from collm_envs import make
@@ -166,8 +166,9 @@ def test_truncated_episodes_are_counted():
     limit = max(len(r.prompt) for r in first.requests[0]) + 4
     players = ScriptedTeam(AGENTS, right_after(9), limit=limit, overflow="stop")
     rollouts = Collector(VecEnv(env), players, (1, 1), 0).collect([env.tasks[0]], 0)
-    assert episode_metrics(rollouts)["truncated_episodes"] == [1.0]
-    assert episode_metrics(rollouts)["turns"] == [1.0]
+    found = tree_means(episode_values(rollouts))
+    assert found["truncated_episodes"] == [1.0]
+    assert found["turns"] == [1.0]
 
 
 @pytest.mark.parametrize(
