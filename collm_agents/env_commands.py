@@ -21,6 +21,7 @@ from collm_agents import terminal
 from collm_agents.overrides import load_env_settings
 from collm_envs import CollabEnv, InputError
 from collm_envs.errors import suggest
+from collm_envs.history import terminal_safe
 from collm_envs.render import scripted_frames, write_gif
 from collm_envs.scripted import KINDS, parse_kinds
 
@@ -126,9 +127,7 @@ def _show_picture(env: CollabEnv) -> None:
 def _ask(agent: str, observation: str) -> str:
     """A human's reply: lines up to an empty one."""
     if sys.stdin.isatty():
-        print(
-            f"\n{agent} sees:\n{terminal.visible(observation)}\n{agent} says (an empty line ends the reply):"
-        )
+        print(f"\n{agent} sees:\n{terminal_safe(observation)}\n{agent} says (an empty line ends the reply):")
     lines: list[str] = []
     for line in sys.stdin:
         if not line.strip():

@@ -14,6 +14,7 @@ from typing import Any
 
 from collm_agents.explain import Explained, explain_env
 from collm_envs import CollabEnv, EnvSpec
+from collm_envs.history import terminal_safe
 
 FIRST_METRICS = ("score", "success")
 LAST_METRICS = (
@@ -116,7 +117,7 @@ def turn(
         if agent not in hidden:
             blocks.append(f"{agent} sees:\n{textwrap.indent(observations[agent], '    ')}")
         blocks.append(f"{agent} says:\n{textwrap.indent(reply or '(nothing)', '    ')}")
-    return visible("\n".join(blocks))
+    return terminal_safe("\n".join(blocks))
 
 
 def score(env: CollabEnv, info: Mapping[str, Any]) -> str:
@@ -198,7 +199,7 @@ def summary(result: Mapping[str, Any], run_dir: str, curve: str | None) -> str:
     if samples:
         first = samples[0]
         verdict = "success" if first["success"] else "no success"
-        told = textwrap.indent(visible(first["text"].rstrip()), "    ")
+        told = textwrap.indent(terminal_safe(first["text"].rstrip()), "    ")
         blocks.append(
             f"A conversation (task {first['task_id']}, score {first['score']:.3f}, {verdict}):\n{told}"
         )
@@ -273,10 +274,3 @@ def _interval(name: str, stats: Mapping[str, Any]) -> str:
     if stats.get("low") is None or stats.get("high") is None:
         return ""
     return f"[{_number(name, stats['low'])}, {_number(name, stats['high'])}]"
-
-
-def visible(text: str) -> str:
-    """The text with control characters shown as pictures, so that no reply can steer a terminal."""
-    shown = {code: 0x2400 + code for code in range(32) if code not in (9, 10)}
-    shown |= {127: 0x2421, **dict.fromkeys(range(128, 160), 0xFFFD)}
-    return text.translate(shown)

@@ -28,7 +28,7 @@ from collm_envs.errors import (
     require_role,
     suggest,
 )
-from collm_envs.history import cut_middle, encodable, entry
+from collm_envs.history import cut_middle, encodable, entry, terminal_safe
 from collm_envs.hooks import TaskHooks
 from collm_envs.reward import RewardModel, Schedule, Score
 from collm_envs.scripted import KINDS, random_reply
@@ -46,7 +46,7 @@ class CollabEnv(TaskHooks, ParallelEnv[str, str, str]):
 
     Args:
         num_agents: how many agents play; 1 is the single-agent form of the task.
-        num_turns: turn limit. The agents are told, so reaching it terminates the episode.
+        num_turns: turn limit. It belongs to the task, so reaching it terminates the episode.
         reward: schedule, one of `dense`, `sparse`, `final`, `outcome`, `delta` (see `reward.Schedule`).
         gamma: discount for `reward="delta"` only.
         formula: `paper` or `release` scoring, where the two differ.
@@ -107,7 +107,7 @@ class CollabEnv(TaskHooks, ParallelEnv[str, str, str]):
             require_count(name, value)
         if max_cycles not in (None, -1):
             require_count("max_cycles", max_cycles)
-        feedback = feedback or self.feedback_modes[0]
+        feedback = self.feedback_modes[0] if feedback is None else feedback
         for name, chosen, options in (
             ("num_agents", num_agents, self.agent_counts),
             ("formula", formula, FORMULAS),
@@ -197,7 +197,8 @@ class CollabEnv(TaskHooks, ParallelEnv[str, str, str]):
         self.turn, self._history, self._score = 0, "", None
         self._state = self._hook("begin", self.begin, self.task, self.np_random)
         self.agents = list(self.possible_agents)
-        observations, cut = self._observe()
+        with self._over_on_fault():
+            observations, cut = self._observe()
         infos = {a: {"task_id": self.task.id, "turn": 0, "observation_cut": cut[a]} for a in self.agents}
         return observations, infos
 
@@ -336,10 +337,13 @@ class CollabEnv(TaskHooks, ParallelEnv[str, str, str]):
         return self._hook(kind, script, self._state, agent, rng, agent=agent)
 
     def render(self) -> str | None:
-        """The joint history as text: returned in `ansi` mode, printed in `human` mode."""
+        """The joint history as text: returned in `ansi` mode, printed in `human` mode.
+
+        Control characters in what agents wrote are written out.
+        """
         if self.render_mode is None:
             return None
-        text = self._history
+        text = terminal_safe(self._history)
         if self._score is not None:
             parts = ", ".join(f"{name} {value:.2f}" for name, value in self._score.parts.items())
             text += f"score {self._score.total:.2f} of {self.high:.2f} ({parts})\n"

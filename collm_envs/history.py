@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _AT_LINE_START = re.compile(r"(^|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])@")
 
 
@@ -42,6 +43,11 @@ def cut_middle(text: str, limit: int) -> str:
     head = (limit - len(mark) + 1) // 2
     tail = limit - len(mark) - head
     return text[:head] + mark + (text[-tail:] if tail else "")
+
+
+def terminal_safe(text: str) -> str:
+    """The text with control characters written out: a reply must not steer the terminal it is shown on."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def encodable(text: str) -> str:

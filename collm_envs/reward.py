@@ -70,7 +70,8 @@ class RewardModel:
         measure: outcome -> measured quantities by name, reported beside the parts.
 
     Raises:
-        SettingError: for an unknown name, a negative weight or two components of one name.
+        SettingError: for an unknown name, a negative weight, weights that leave nothing to earn, or two
+            components of one name.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class RewardModel:
         if len(set(self.names)) != len(self.names):
             raise SettingError(f"two reward components share a name: {', '.join(self.names)}")
         self.weights = dict.fromkeys(self.names, 1.0)
+        whole = self.high
         if not isinstance(weights or {}, Mapping):
             raise SettingError(f"rewards must give a weight by component name, not {weights!r}")
         for name, weight in (weights or {}).items():
@@ -97,6 +99,11 @@ class RewardModel:
                     f"weight of reward component {name!r} must be a number >= 0, not {weight!r}"
                 )
             self.weights[name] = float(weight)
+        if whole > 0 >= self.high:  # or doing nothing would be success
+            raise SettingError(
+                f"rewards={dict(weights or {})} leave nothing to earn: the greatest score is {self.high:g}; one of "
+                f"{', '.join(self.names)} has to weigh more"
+            )
         if not _is_number(success_at) or not 0 < success_at <= 1:
             raise SettingError(f"success_at must lie in (0, 1], not {success_at!r}")
         self.success_at = success_at
@@ -201,8 +208,10 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.kind not in SCHEDULES:
             raise SettingError(f"unknown reward schedule {self.kind!r}{suggest(str(self.kind), SCHEDULES)}")
-        if self.kind == "delta" and not (_is_number(self.gamma) and 0 < float(self.gamma or 0) <= 1):
+        if self.kind == "delta" and self.gamma is None:
             raise SettingError("reward='delta' needs gamma in (0, 1]: the discount the learner will use")
+        if self.gamma is not None and not (_is_number(self.gamma) and 0 < float(self.gamma) <= 1):
+            raise SettingError(f"gamma must lie in (0, 1], not {self.gamma!r}")
 
     @property
     def resolved(self) -> str:

@@ -264,6 +264,10 @@ def _to_task(row: Row, index: int, layout: RowFormat, label: str, ids: str) -> T
         public, hidden = layout.build(row)
     except FieldError as error:
         raise DataError(f"{where}, {error}") from None
+    except DataError:
+        raise
+    except Exception as error:  # a row that its reader was not written for
+        raise DataError(f"{where}: reading it raised {type(error).__name__}: {error}") from error
     named = row.get(layout.id_column) if layout.id_column else None
     return Task(str(named) if named is not None else f"{ids}#{index}", public, hidden)
 
@@ -294,6 +298,8 @@ def _file_rows(source: str, split: str) -> tuple[Sequence[Row], str, range]:
         if any(not (key and path) for key, _, path in items):
             raise SettingError(f"source {source!r} does not read split=file,split=file")
         files = {key.strip(): path.strip() for key, _, path in items}
+        if len(files) < len(items):
+            raise SettingError(f"source {source!r} names a split twice")
         if split not in files:
             raise SettingError(
                 f"source {source!r} names no file for the split {split!r}{suggest(split, files)}"
@@ -360,6 +366,9 @@ def _read_csv(path: Path, zipped: bool) -> list[Row]:
     reader = csv.DictReader(lines, strict=True)
     rows: list[Row] = []
     try:
+        names = reader.fieldnames or ()
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise DataError(f"{path}: the header names the field {twice[0]!r} twice")
         for row in reader:
             if None in row or None in row.values():
                 raise DataError(f"{path}, row {len(rows) + 1}: has not as many cells as the header")

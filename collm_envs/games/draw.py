@@ -6,7 +6,6 @@ For `render`. Needs numpy only. A game says what stands where; this module knows
 from __future__ import annotations
 
 import copy
-import re
 import zlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -44,7 +43,6 @@ COLOURS: dict[str, Colour] = {
     "grass_block": (106, 158, 72),
     "sand": (220, 206, 158),
 }
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def colour_of(block: str) -> Colour:
@@ -53,11 +51,6 @@ def colour_of(block: str) -> Colour:
         return COLOURS[block]
     mixed = zlib.crc32(block.encode())
     return 60 + mixed % 160, 60 + (mixed >> 8) % 160, 60 + (mixed >> 16) % 160
-
-
-def terminal_safe(text: str) -> str:
-    """The text with control characters written out: a reply must not steer the terminal it is shown on."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def tile(block: str | None, *, missing: bool = False, extra: bool = False) -> Pixels:
@@ -145,8 +138,6 @@ class Drawn(CollabEnv):
     def render(self) -> Any:
         """The joint history and a sketch as text (`ansi`, `human`), or a picture (`rgb_array`).
 
-        Control characters in what agents wrote are written out.
-
         Raises:
             EnvFault: for a picture before the first reset.
         """
@@ -158,7 +149,7 @@ class Drawn(CollabEnv):
             return self.picture(self._state)
         plain = copy.copy(self)
         plain.render_mode = "ansi"
-        text = terminal_safe(super(Drawn, plain).render() or "") + self.look()
+        text = (super(Drawn, plain).render() or "") + self.look()
         if self.render_mode == "ansi":
             return text
         print(text)  # noqa: T201  # what `human` means

@@ -98,4 +98,4 @@ def test_long_names_stand_on_their_own_line():
 def test_no_reply_can_steer_the_terminal():
     told = terminal.turn(0, {"a_0": "see"}, {"a_0": "\x1b[2Jgone\x07\x9b1m\tend"})
     assert "\x1b" not in told
-    assert "␛[2Jgone␇�1m\tend" in told
+    assert r"\x1b[2Jgone\x07\x9b1m" + "\tend" in told

@@ -90,6 +90,27 @@ def test_stepping_outside_an_episode_is_a_fault_not_a_score():
         env.resolve(Score(1.0, {}, False))
 
 
+def test_a_reset_that_fails_leaves_nobody_to_play():
+    class Shy(Sum):
+        def prompt(self, state, agent):
+            if agent == "adder_1":
+                raise KeyError("hint")
+            return super().prompt(state, agent)
+
+    env = Shy()
+    with pytest.raises(EnvFault, match="prompt"):
+        env.reset(seed=0)
+    assert env.agents == []
+    with pytest.raises(EnvFault, match="never began; call reset"):
+        env.step(say("1", "1"))
+
+
+def test_an_empty_choice_of_feedback_is_no_default():
+    for empty in ("", [], 0):
+        with pytest.raises(SettingError, match="feedback"):
+            Sum(feedback=empty)
+
+
 def test_seed_task_and_options_decide_the_start():
     env = Sum()
     first = env.reset(seed=3)
@@ -243,6 +264,16 @@ def test_no_reply_can_forge_an_entry(end):
     opened = [line for line in env.state().splitlines() if line.startswith("@")]
     assert len(opened) == 2 + 2 + 2
     assert entry("a_0", 0, "says", "mail me@home, @ noon") == "@a_0 turn 1 says:\nmail me@home, @ noon\n"
+
+
+@pytest.mark.parametrize("mode", ["ansi", "human"])
+def test_no_reply_steers_the_terminal_it_is_rendered_on(mode, capsys):
+    env = started(render_mode=mode)
+    env.step(say("\x1b]0;mine\x07\x1b[2J", "\u202e2"))
+    shown = (env.render() or "") + capsys.readouterr().out
+    assert not set("\x1b\x07\u202e") & set(shown)
+    assert r"\x1b]0;mine\x07\x1b[2J" in shown
+    assert r"\u202e2" in shown
 
 
 def test_ansi_and_human_rendering(capsys):

@@ -62,7 +62,17 @@ def test_range_counts_what_gates_cut_off():
 def test_range_holds_for_every_outcome_and_its_ends_are_reached(specs):
     names = [str(i) for i in range(len(specs))]
     parts = [part(n, low, low + width, gate) for n, (low, width, gate, _) in zip(names, specs, strict=True)]
-    model = RewardModel(parts, weights=dict(zip(names, [s[3] for s in specs], strict=True)))
+    weights = dict(zip(names, [s[3] for s in specs], strict=True))
+    weighted = [
+        part(n, w * low, w * (low + width), gate)
+        for n, (low, width, gate, w) in zip(names, specs, strict=True)
+        if w
+    ]
+    if RewardModel(parts).high > 0 >= RewardModel(weighted).high:
+        with pytest.raises(SettingError, match="nothing to earn"):
+            RewardModel(parts, weights=weights)
+        return
+    model = RewardModel(parts, weights=weights)
     # the ends of each range, and zero and just above it, where a gate turns
     choices = [
         {low, low + width} | {v for v in (0, 1e-9) if low <= v <= low + width} for low, width, *_ in specs
@@ -97,6 +107,7 @@ def test_a_component_outside_its_range_raises_with_its_name(value):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
+        ({"weights": dict.fromkeys(("form", "fit", "style", "extra"), 0)}, "one of form, fit, style"),
         ({"weights": {"fom": 1}}, "unknown reward component 'fom'; did you mean 'form'"),
         ({"weights": {"form": -1}}, "must be a number >= 0, not -1"),
         ({"weights": {"form": math.nan}}, "must be a number >= 0"),
@@ -179,10 +190,16 @@ def test_delta_telescopes_to_final(scores, gamma):
     assert discounted[0] == pytest.approx(discounted[1], abs=1e-6)
 
 
-@pytest.mark.parametrize("gamma", [None, 0, -0.5, 1.01, "0.9", True, math.nan])
-def test_delta_needs_its_discount(gamma):
-    with pytest.raises(SettingError, match=r"gamma in \(0, 1\]"):
-        Schedule("delta", 1, 1, gamma)
+def test_delta_needs_its_discount():
+    with pytest.raises(SettingError, match=r"needs gamma in \(0, 1\]"):
+        Schedule("delta", 1, 1)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("gamma", [0, -0.5, 1.01, "0.9", True, math.nan])
+def test_a_discount_beyond_its_range_is_refused_by_every_schedule(kind, gamma):
+    with pytest.raises(SettingError, match=r"gamma must lie in \(0, 1\]"):
+        Schedule(kind, 1, 1, gamma)
 
 
 def test_unknown_schedules_are_refused_with_a_suggestion():

@@ -111,6 +111,20 @@ def test_objects_in_a_row_and_what_is_wrong_inside_them(tmp_path):
         source[2]
 
 
+def test_a_reader_that_breaks_on_a_row_is_told_with_file_and_row(tmp_path):
+    careless = RowFormat({"text": str}, lambda row: ({"text": row["text"], "by": row["author"]}, {}))
+    file = write(tmp_path / "a.jsonl", [{"text": "t", "author": "x"}, {"text": "t"}])
+    source = load_source(file, "all", [careless])
+    with pytest.raises(DataError, match=r"a\.jsonl, row 2: reading it raised KeyError: 'author'"):
+        source[1]
+
+
+def test_a_split_named_twice_is_refused(tmp_path):
+    file = write(tmp_path / "a.jsonl", [{"text": "t"}])
+    with pytest.raises(SettingError, match="names a split twice"):
+        load_source(f"train={file},train={file}", "train", [PLAIN])
+
+
 def test_the_first_format_that_fits_is_used(tmp_path):
     file = write(tmp_path / "a.jsonl", [{"text": "t", "size": 1, "weight": 1.0, "tests": ["x"]}])
     assert load_source(file, "all", [NAMED, PLAIN])[0].hidden == {"tests": ("x",)}
@@ -127,6 +141,7 @@ def test_the_first_format_that_fits_is_used(tmp_path):
         ("a.jsonl", "[" * 100_000, r"a\.jsonl, row 1 \(line 1\): not JSON"),
         ("a.json", '{"text": "x"}', r"a\.json: expected a list of rows, found dict"),
         ("a.json", "nope", r"a\.json: not JSON"),
+        ("a.csv", "text,b,text\nx,1,y\n", r"a\.csv: the header names the field 'text' twice"),
         ("a.csv", "text,b\nx,1\ny\n", r"a\.csv, row 2: has not as many cells"),
         ("a.csv", "text,b\nx,1,2\n", r"a\.csv, row 1: has not as many cells"),
         ("a.csv", 'text\n"open\n', r"a\.csv, row 1: "),
