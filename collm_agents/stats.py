@@ -169,7 +169,10 @@ def probability_of_improvement(
 
     Per task the Mann–Whitney statistic by the number of pairs (Agarwal et al. 2021, section 4.3). Where one side
     wins every pair there is no spread to resample; the end is then (α/2)^(1/D), the Clopper–Pearson bound of D
-    disjoint pairs, which averaging over tasks can only make safer (`exact`).
+    won pairs (`exact`), where D is the number of tasks M times d, the fewest disjoint pairs of a task. With p_m
+    the chance on task m, to win all has at most the chance ∏ p_m^d ≤ (mean p_m)^(M·d), so that a mean below the
+    bound is met with at most α/2. Pairs that a task has beyond d count for nothing, since a mean weighs tasks
+    alike: a task with many runs says nothing of one with few.
 
     Args:
         a: scores of one algorithm.
@@ -186,8 +189,7 @@ def probability_of_improvement(
     found = resampled(first + second, improvement, method, level, seed, draws)
     side = round(found.estimate, 12)
     if found.n > 1 and side in (0, 1):
-        disjoint = sum(min(len(x), len(y)) for x, y in zip(first, second, strict=True))
-        bound = ((1 - level) / 2) ** (1 / disjoint)
+        bound = ((1 - level) / 2) ** (1 / (len(first) * found.n))
         low, high = (bound, 1.0) if side == 1 else (0.0, 1 - bound)
         return Interval(side, low, high, "exact", found.n, None, "one side wins every pair", level)
     return found._replace(low=max(0.0, found.low), high=min(1.0, found.high)) if found.n > 1 else found

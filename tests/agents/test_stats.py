@@ -386,6 +386,31 @@ def test_winning_every_pair_leaves_a_bound():
     assert lost.high == pytest.approx(1 - found.low)
 
 
+@pytest.mark.parametrize("size", [(10, 2), (2, 10), (5, 5), (3, 4, 20), (2,)])
+def test_the_bound_holds_with_unequal_numbers_of_runs(size):
+    found = stats.probability_of_improvement([np.ones(n) for n in size], [np.zeros(n) for n in size])
+    assert found.low ** (len(size) * min(size)) == pytest.approx(0.025)
+    # Worst are runs of one side that do not vary: to win all is then to win as many pairs as there are runs.
+    rng = np.random.default_rng(0)
+    chance = rng.random((4000, len(size))) ** rng.uniform(0.02, 3, (4000, 1))
+    below = chance[chance.mean(axis=1) < found.low]
+    assert len(below)
+    assert np.prod(below ** np.array(size), axis=1).max() <= 0.025
+
+
+def test_failed_runs_on_one_task_do_not_tighten_the_bound():
+    rng, misses, won = np.random.default_rng(0), 0, 0
+    for i in range(400):  # a task that is always won, ten runs each; one that is won with 0.4, two runs each
+        other = np.where(rng.random(2) < 0.4, 0.0, 1.0)
+        found = stats.probability_of_improvement(
+            [np.ones(10), np.full(2, 0.5)], [np.zeros(10), other], seed=i, draws=50
+        )
+        won += found.method == "exact"
+        misses += found.method == "exact" and not found.low <= 0.7 <= found.high
+    assert won > 40
+    assert misses == 0
+
+
 # Profiles and ranks
 
 
