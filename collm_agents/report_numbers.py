@@ -338,8 +338,6 @@ def way(interval: stats.Interval) -> str:
         return "single run, no interval"
     if interval.method == "none":
         return interval.note or "no interval"
-    told = "coverage not measured"
-    if interval.coverage is not None:
-        told = f"measured coverage at least {100 * interval.coverage:.3g} %"
+    told = f"measured coverage {interval.covers}" if interval.covers else "coverage not measured"
     note = f" ({interval.note})" if interval.note else ""
     return f"{interval.method}, n = {interval.n}, {told}{note}"

@@ -32,12 +32,14 @@ from collm_agents.resampling import (
 )
 from collm_envs.errors import InputError, require_choice
 
-# Where coverage was simulated: light tails, tails to either side, and runs that either fail or succeed.
+# Where coverage was simulated: light tails, tails to either side, runs that either fail or succeed alike often, and
+# rare failures, one run in ten, of which few runs often hold none.
 DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Floats]] = {
     "normal": lambda rng, shape: rng.normal(0.5, 0.15, shape),
     "low": lambda rng, shape: rng.beta(2, 5, shape),
     "high": lambda rng, shape: rng.beta(8, 2, shape),
     "bimodal": lambda rng, shape: np.where(rng.random(shape) < 0.5, 0.2, 0.8) + rng.normal(0, 0.05, shape),
+    "rare": lambda rng, shape: np.where(rng.random(shape) < 0.1, 0.1, 0.9) + rng.normal(0, 0.02, shape),
 }
 
 
@@ -341,7 +343,7 @@ def measure_coverage(
     draws: int = 500,
     seed: int = 0,
 ) -> float:
-    """The share of simulated 95 % intervals that hold the true value; `COVERAGE` is made of its least values.
+    """The share of simulated 95 % intervals that hold the true value; `COVERAGE` and `RARE` are its least values.
 
     Args:
         n: runs per task.

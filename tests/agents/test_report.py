@@ -195,6 +195,10 @@ def test_bad_input_is_named():
     [
         (stats.confidence([[1.0]], "mean"), "single run, no interval"),
         (stats.Interval(1, 0, 2, "widened", 5, 0.93), "widened, n = 5, measured coverage at least 93 %"),
+        (
+            stats.confidence([[0.1, 0.3, 0.2, 0.5, 0.9]], "mean"),
+            "studentised, n = 5, measured coverage at least 93 %, 39 % where one run in ten fails",
+        ),
         (stats.Interval(1, 0, 2, "exact", 5, None, "why"), "exact, n = 5, coverage not measured (why)"),
     ],
 )

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -8,6 +9,7 @@ from collm_agents import resampling, stats
 from collm_envs import InputError
 
 BY_HAND = np.array([[0.8, 0.2], [0.0, 1.4], [0.4, 0.6]])  # three runs of two tasks
+SPREAD = [name for name in stats.DISTRIBUTIONS if name != "rare"]
 AGGREGATES = {"mean": stats.mean, "median": stats.median, "iqm": stats.iqm, "gap": stats.optimality_gap}
 
 
@@ -249,7 +251,7 @@ def test_seeds_decide_the_draws():
 # Coverage
 
 
-@pytest.mark.parametrize("distribution", list(stats.DISTRIBUTIONS))
+@pytest.mark.parametrize("distribution", SPREAD)
 @pytest.mark.parametrize("statistic", ["mean", "iqm"])
 def test_intervals_of_twenty_runs_hold_the_true_value(statistic, distribution):
     share = stats.measure_coverage(20, statistic, distribution, repetitions=800, draws=300, seed=3)
@@ -281,9 +283,37 @@ def test_the_table_of_coverages_is_measured(method, n, tasks):
             n, statistic, distribution, tasks=tasks, method=method, repetitions=1500, seed=11
         )
         for statistic in ("mean", "iqm")
-        for distribution in stats.DISTRIBUTIONS
+        for distribution in SPREAD
     ]
     assert min(shares) == pytest.approx(resampling.COVERAGE[method][n][tasks >= 4], abs=0.025)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tasks", [1, 4])
+@pytest.mark.parametrize(("method", "n"), [(m, n) for m, rows in resampling.RARE.items() for n in rows])
+def test_the_table_of_rare_failures_is_measured(method, n, tasks):
+    told = {"tasks": tasks, "method": method, "repetitions": 1500, "seed": 11}
+    shares = [stats.measure_coverage(n, statistic, "rare", **told) for statistic in ("mean", "iqm")]
+    assert min(shares) == pytest.approx(resampling.RARE[method][n][tasks >= 4], abs=0.03)
+
+
+@pytest.mark.parametrize(("n", "tasks"), [(5, 1), (10, 1), (5, 4)])
+def test_where_few_runs_fail_the_coverage_told_is_the_one_that_is_met(n, tasks):
+    found = stats.confidence(runs(1, (n, tasks)), "mean")
+    share = stats.measure_coverage(n, distribution="rare", tasks=tasks, repetitions=400, draws=300)
+    assert share < found.coverage
+    assert share == pytest.approx(found.rare, abs=0.08)
+    assert f"at least {100 * found.coverage:.0f} %, {100 * found.rare:.0f} % where one run in ten" in str(
+        found
+    )
+
+
+def test_the_page_on_reports_shows_the_tables():
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    for n in (2, 3, 5, 10, 20, 50):
+        method = "studentised" if n < resampling.SMALL else "widened"
+        row = (*resampling.COVERAGE[method][n], *resampling.RARE[method][n])
+        assert f"| {n} | " + " | ".join(f"{100 * share:.0f} %" for share in row) + " |" in page
 
 
 def test_the_table_answers_for_the_next_smaller_number_of_runs():
