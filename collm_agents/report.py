@@ -17,7 +17,7 @@ from collm_agents import stats
 from collm_agents.figures import MAX_ENVIRONMENTS, MAX_PANELS, draw_figures
 from collm_agents.records import Record, Results
 from collm_agents.report_numbers import AGGREGATES, Group, Numbers, Scope, compute, way
-from collm_agents.report_page import lacking, page
+from collm_agents.report_page import flattered, lacking, page
 from collm_agents.whole_file import write_whole
 from collm_envs.history import encodable
 
@@ -237,7 +237,10 @@ def markdown(
         )
     else:
         told = f"Normalised is {NORMALISED}. 95 % intervals, runs resampled within each task at least "
-        blocks += [f"{told}{scope.draws} times.{escaped(lacking(scope))}", _aggregates(scope)]
+        blocks += [
+            f"{told}{scope.draws} times.{escaped(lacking(scope) + flattered(scope))}",
+            _aggregates(scope),
+        ]
         blocks += _images(figures, ("aggregates", "profiles"))
         blocks += ["## Pairs", *_pairs(scope), "## Ranks", *_ranks(scope)]
     blocks += [f"## Each task: {escaped(numbers.metric)}", *_each_task(numbers)]
@@ -263,13 +266,14 @@ def _failed(results: Results) -> str:
 
 def _aggregates(scope: Scope) -> str:
     ways = _Ways()
-    rows = [
-        [escaped(name), f"{scope.tasks[name]} of {len(scope.places)}", str(scope.runs[name])]
-        + [_cell(own[key]) for key in AGGREGATES]
-        + [ways.letter(own.values())]
-        for name, own in scope.aggregates.items()
-    ]
-    header = ["algorithm", "tasks", "runs", *AGGREGATES.values(), "interval"]
+    rows = []
+    for name, own in scope.rows:
+        counts = [f"{scope.tasks.get(name, 0)} of {len(scope.places)}"]
+        counts += [str(scope.runs.get(name, 0)), str(scope.failed.get(name, 0))]
+        rows.append(
+            [escaped(name), *counts, *(_cell(own.get(key)) for key in AGGREGATES), ways.letter(own.values())]
+        )
+    header = ["algorithm", "tasks", "runs", "failed", *AGGREGATES.values(), "interval"]
     return f"{table(header, rows)}\n\n{ways.explained()}"
 
 

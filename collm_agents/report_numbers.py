@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +78,9 @@ class Scope:
         places: environments and tasks that count here.
         aggregates: algorithm -> name in `AGGREGATES` -> interval.
         tasks: algorithm -> number of places it has runs on.
-        runs: algorithm -> number of runs on them.
+        runs: algorithm -> number of finished runs on them.
+        failed: algorithm -> number of failed runs on them, and on places where no run came to its end; an
+            algorithm may have these alone.
         ranks: algorithm -> mean rank; empty where the algorithms share no place.
         ranked: number of places that the ranks are over.
         better: pairs of algorithms -> probability of improvement of the first over the second; in the report's
@@ -92,12 +94,19 @@ class Scope:
     aggregates: Mapping[str, Mapping[str, stats.Interval]]
     tasks: Mapping[str, int]
     runs: Mapping[str, int]
+    failed: Mapping[str, int]
     ranks: Mapping[str, stats.Interval]
     ranked: int
     better: Mapping[tuple[str, str], stats.Interval]
     thresholds: Floats
     profiles: Mapping[str, stats.Band]
     draws: int
+
+    @property
+    def rows(self) -> list[tuple[str, Mapping[str, stats.Interval]]]:
+        """Algorithms with their aggregates; those of which every run failed come last and have none."""
+        lost = sorted(name for name, n in self.failed.items() if n and name not in self.aggregates)
+        return [*self.aggregates.items(), *((name, {}) for name in lost)]
 
 
 @dataclass(frozen=True)
@@ -272,14 +281,19 @@ def _scopes(
     for metric in [name for name in metrics if name in (metrics[0], *FIRST_METRICS)]:
         values = {(g.place, g.algorithm): v for g in groups if (v := _normalised(g.runs, metric)).size}
         known: dict[tuple[Place, ...], Scope] = {}  # one task of one environment is also that environment
+        places = {place for place, _ in values}
+        unseen = {g.place for g in groups} - {g.place for g in groups if g.runs}
         for environment, task in itertools.product(environments, tasks):
-            places = {place for place, _ in values}
-            chosen = tuple(sorted(p for p in places if environment in (ALL, p[0]) and task in (ALL, p[1])))
+            within = {p for p in places | unseen if environment in (ALL, p[0]) and task in (ALL, p[1])}
+            chosen = tuple(sorted(within & places))
             if chosen:
                 if chosen not in known:  # that of everything comes first
                     most = DRAWS if metric == metrics[0] and not known else SIDE_DRAWS
                     known[chosen] = _scope(chosen, values, most, pairs=metric == metrics[0])
-                found[environment, task, metric] = known[chosen]
+                failed = Counter[str]()
+                for g in groups:
+                    failed[g.algorithm] += g.failed if g.place in within else 0
+                found[environment, task, metric] = replace(known[chosen], failed=failed)
     return found
 
 
@@ -308,6 +322,7 @@ def _scope(
         },
         tasks={a: len(own) for a, own in scores.items()},
         runs={a: sum(map(len, own)) for a, own in scores.items()},
+        failed={},
         ranks=stats.ranks({a: [values[p, a] for p in ranked] for a in algorithms}, draws=rank_draws)
         if ranked
         else {},

@@ -139,7 +139,36 @@ def test_an_algorithm_without_runs_on_a_task_is_compared_on_what_it_has(tmp_path
     write_report(Results(tuple(kept)), tmp_path)
     text = (tmp_path / "report.md").read_text("utf-8")
     assert "Of 4 tasks these have fewer: mc 2" in text
-    assert "| mc | 2 of 4 | 10 |" in text
+    assert "| mc | 2 of 4 | 10 | 0 |" in text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_failures_stand_beside_the_aggregates_that_they_flatter(tmp_path):
+    lost = [Record("debug/echo-v0", "dense-h4", name, 0, error="boom") for name in "ac"]
+    write_report(Results((*HAND.records, *lost)), tmp_path)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    table = text.partition("## Over all tasks")[2].partition("## Pairs")[0]
+    assert "| algorithm | tasks | runs | failed | IQM |" in table
+    assert "| a | 1 of 1 | 2 | 1 |" in table  # on a task where no run came to its end
+    assert "| b | 1 of 1 | 2 | 1 |" in table
+    assert "| c | 0 of 1 | 0 | 1 | – | – | – | – | – |" in table
+    assert "flatters an algorithm that fails: a 1 of 3, b 1 of 3, c 1 of 1 failed." in table
+    data = data_of((tmp_path / "report.html").read_text("utf-8"))
+    scopes = {(s["e"], s["t"]): s for s in data["scopes"] if s["m"] == "score"}
+    assert [(r["a"], r["n"], r["failed"]) for r in scopes[-1, -1]["rows"]] == [
+        (0, 2, 1),
+        (1, 2, 1),
+        (2, 0, 1),
+    ]
+    assert [(r["a"], r["n"], r["failed"]) for r in scopes[-1, 0]["rows"]] == [(0, 2, 0), (1, 2, 1)]
+    assert scopes[-1, -1]["rows"][2]["iqm"] is None
+    assert "b 1 of 3 failed" in scopes[-1, 0]["told"]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_without_failures_nobody_is_flattered(tmp_path):
+    write_report(Results(HAND.done), tmp_path)
+    assert "flatters" not in (tmp_path / "report.md").read_text("utf-8")
 
 
 @pytest.mark.usefixtures("no_figures")
