@@ -35,6 +35,7 @@ DRAWS = 2000
 SIDE_DRAWS = 500  # of what the page shows when it is filtered, or set to another metric than the report's
 CELLS = 2 * 10**7  # numbers that one bootstrap may hold at once; larger comparisons get fewer resamples
 MAX_GRID = 41
+ALIKE = 0.9  # of the longest run's joint samples: from there on runs differ by a rollout that is played to its end
 ALL = None  # stands for every environment, or every task, of a scope
 Place = tuple[str, str]
 
@@ -68,6 +69,12 @@ class Group:
     stats: Mapping[str, Mapping[str, stats.Interval]]
     reached: Mapping[str, int]
     curves: Mapping[str, Mapping[str, Curve]]
+
+    @property
+    def spans(self) -> tuple[int, int]:
+        """Joint samples of the shortest and the longest finished run, (0, 0) of none."""
+        ends = [max(p.joint_samples for p in (*run.points, _final(run))) for run in self.runs]
+        return min(ends, default=0), max(ends, default=0)
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,12 @@ def compute(results: Results, metric: str = "score") -> Numbers:
             sorted({g.place for g in groups if g.runs and not _normalised(g.runs, metric).size})
         ),
     )
+
+
+def unequal(spans: Iterable[tuple[int, int]]) -> bool:
+    """Whether some runs are much shorter than others, so that their curves do not end together."""
+    ends = [end for span in spans for end in span]
+    return min(ends, default=0) < ALIKE * max(ends, default=0)
 
 
 def _final(run: Record) -> Point:

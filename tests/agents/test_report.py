@@ -96,6 +96,34 @@ def test_a_curve_ends_where_its_shortest_run_ends():
     assert (curve.band.n == 2).all()
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_short_runs_and_unequal_spans_are_told(tmp_path):
+    why = "no better score in 1 evaluation"
+    runs = [by_hand("a", s, (1.0, 1.5, 2.5)) for s in range(3)]
+    runs.append(by_hand("a", 3, (1.0, 1.2), samples=(0, 64), stopped=why))
+    runs += [by_hand("b", s, (1.0, 1.5, 2.5)) for s in range(2)]
+    write_report(Results(tuple(runs)), tmp_path)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert f"stopped before their budget was spent: debug/echo-v0 dense-h2 a 1 of 4 ({why})." in text
+    assert "in joint samples: debug/echo-v0 dense-h2 (a 64 to 128, b 128). A mean curve ends with" in text
+    assert "| joint samples of a run of a | 64 to 128 |" in text
+    assert "| joint samples of a run of b | 128 |" in text
+    assert "| not reached by 64 | 3 of 4 |" in text
+    notes = data_of((tmp_path / "report.html").read_text("utf-8"))["notes"]
+    assert any(why in note for note in notes)
+    assert any("Runs of unequal length" in note for note in notes)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_runs_that_differ_by_a_rollout_are_of_equal_length(tmp_path):
+    runs = [by_hand("a", 0, (1.0, 1.5), samples=(0, 128)), by_hand("a", 1, (1.0, 1.5), samples=(0, 132))]
+    write_report(Results(tuple(runs)), tmp_path)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert "unequal" not in text
+    assert "| not reached | 0 of 2 |" in text
+    assert "| joint samples of a run | 128 to 132 |" in text
+
+
 def test_over_all_tasks_by_hand():
     scope = compute(HAND).overall
     assert scope.aggregates["a"]["mean"].estimate == pytest.approx((0.75 + 1.0) / 2)
