@@ -120,8 +120,8 @@ def _lengths(numbers: Numbers) -> list[str]:
     if uneven:
         found.append(
             f"Runs of unequal length, in joint samples: {'; '.join(uneven)}. A mean curve ends with the shortest "
-            "run of its algorithm, so it may not get half-way where single runs do; and a mean over training is over "
-            "each run's own span, so it does not compare there."
+            "run of its algorithm, so it may not get half-way where single runs do; and a mean over training is "
+            "over each run's own span, so it does not compare there."
         )
     return found
 
@@ -155,10 +155,11 @@ def about_rows(results: Results) -> list[tuple[str, str]]:
         (f"{kind}s", ", ".join(sorted({getattr(run, kind) for run in records})))
         for kind in ("environment", "task")
     ]
-    full = {run.algorithm: run.variant for run in records}
-    rows.append(
-        ("algorithms", ", ".join(f"{a} = {v}" if v and v != a else a for a, v in sorted(full.items())))
-    )
+    full: dict[str, set[str]] = {run.algorithm: set() for run in records}
+    for run in results.done:  # a failed run knows none; tasks of other turns have others
+        full[run.algorithm] |= {run.variant} - {"", run.algorithm}
+    told = [f"{a} = {' or '.join(sorted(v))}" if v else a for a, v in sorted(full.items())]
+    rows.append(("algorithms", ", ".join(told)))
     rows.append(("seeds", ", ".join(map(str, sorted({run.seed for run in records})))))
     spent: dict[str, list[int]] = {}
     for run in results.done:

@@ -294,6 +294,18 @@ def test_budget_commit_machine_and_versions_are_told():
     assert rows["seeds"] == "0, 1, 2, 3, 4"
 
 
+def test_all_variants_of_finished_runs_are_told():
+    runs = [
+        by_hand("cc", 0, (1.0, 1.5, 2.5), variant="collm-cc[td0, branching 4x1]"),
+        by_hand("cc", 1, (1.0, 1.5, 2.5), variant="collm-cc[td0, branching 4x1x1x1]"),
+        Record("debug/echo-v0", "dense-h2", "cc", 2, error="boom"),
+        by_hand("mc", 0, (1.0, 1.5, 2.5), variant="mc"),
+        Record("debug/echo-v0", "dense-h2", "zz", 0, error="boom"),
+    ]
+    told = dict(about_rows(Results(tuple(runs))))["algorithms"]
+    assert told == "cc = collm-cc[td0, branching 4x1] or collm-cc[td0, branching 4x1x1x1], mc, zz"
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_one_seed_gets_a_note_and_no_interval(tmp_path):
     write_report(made_results(seeds=1, failed=0), tmp_path)
