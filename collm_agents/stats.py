@@ -25,7 +25,6 @@ from collm_agents.resampling import (
     improvement,
     no_interval,
     resampled,
-    runs_of,
     strata,
     t_quantile,
     with_coverage,
@@ -122,7 +121,6 @@ def difference(
     b: Scores,
     statistic: str = "iqm",
     *,
-    paired: bool = False,
     level: float = 0.95,
     method: str = "auto",
     seed: int = 0,
@@ -136,14 +134,13 @@ def difference(
         a: scores of one algorithm.
         b: scores of the other, the tasks in the same order.
         statistic: a name in `STATISTICS`.
-        paired: run i of `a` and run i of `b` share a seed and are resampled together.
         level: nominal coverage.
         method: one of `METHODS`.
         seed: seed of the resampling.
         draws: resamples.
 
     Raises:
-        InputError: as `confidence`; other tasks, or with `paired` other numbers of runs.
+        InputError: as `confidence`; other tasks.
     """
     require_choice("statistic", statistic, list(STATISTICS), "stats.difference")
     rule, (first, second) = STATISTICS[statistic], _both(a, b)
@@ -153,14 +150,7 @@ def difference(
         (x, u), (y, v) = rule(groups[:tasks]), rule(groups[tasks:])
         return x - y, u + [-part for part in v]
 
-    def together(groups: list[Floats]) -> tuple[Floats, list[Floats]]:
-        (x, u), (y, v) = rule([g[..., 0] for g in groups]), rule([g[..., 1] for g in groups])
-        return x - y, [one - other for one, other in zip(u, v, strict=True)]
-
-    if paired:
-        found = resampled(_pairs(a, b), together, method, level, seed, draws)
-    else:
-        found = resampled(first + second, apart, method, level, seed, draws)
+    found = resampled(first + second, apart, method, level, seed, draws)
     return with_coverage(found, statistic, method, tasks)
 
 
@@ -376,16 +366,6 @@ def _both(a: Scores, b: Scores) -> tuple[list[Floats], list[Floats]]:
     if len(first) != len(second):
         raise InputError(f"a has {len(first)} tasks and b has {len(second)}")
     return first, second
-
-
-def _pairs(a: Scores, b: Scores) -> list[Floats]:
-    """Per task the pairs of runs [R_m, 2], in an order of their own."""
-    found = []
-    for m, (x, y) in enumerate(zip(runs_of(a), runs_of(b), strict=True)):
-        if len(x) != len(y):
-            raise InputError(f"task {m}: {len(x)} runs cannot be paired with {len(y)}")
-        found.append(np.column_stack([x, y])[np.lexsort((y, x))])
-    return found
 
 
 def _points(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]:

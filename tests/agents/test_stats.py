@@ -99,7 +99,6 @@ def test_rliable_agrees():
         stats.iqm,
         stats.confidence,
         lambda x: stats.difference(x, BY_HAND),
-        lambda x: stats.difference(x, x, paired=True),
         lambda x: stats.probability_of_improvement(BY_HAND, x),
         lambda x: stats.performance_profile(x, [0.5]),
         lambda x: stats.ranks({"a": x}),
@@ -117,7 +116,6 @@ def test_scores_that_are_none_are_refused(use, scores, message):
         (lambda: stats.confidence(BY_HAND, method="exact"), "method='exact'"),
         (lambda: stats.confidence(BY_HAND, level=95), "level=95"),
         (lambda: stats.difference(BY_HAND, BY_HAND[:, :1]), "2 tasks and b has 1"),
-        (lambda: stats.difference(BY_HAND, BY_HAND[:2], paired=True), "3 runs cannot be paired with 2"),
         (lambda: stats.ranks({"a": BY_HAND, "b": BY_HAND[:, :1]}), "same tasks"),
         (lambda: stats.ranks({}), "same tasks"),
     ],
@@ -263,13 +261,11 @@ def test_percentiles_of_five_runs_do_not_and_studentised_ones_do():
     assert 0.92 <= stats.measure_coverage(5, repetitions=400, draws=300) <= 0.98
 
 
-@pytest.mark.parametrize("paired", [False, True])
-def test_differences_of_few_runs_hold_the_true_value(paired):
+def test_differences_of_few_runs_hold_the_true_value():
     rng, hits = np.random.default_rng(6), 0
     for i in range(300):
-        seeds = rng.normal(0, 0.2, (5, 4))  # what runs of one seed share
-        a, b = 0.6 + seeds + rng.normal(0, 0.1, (5, 4)), 0.4 + paired * seeds + rng.normal(0, 0.1, (5, 4))
-        found = stats.difference(a, b, "mean", paired=paired, seed=i, draws=300)
+        a, b = rng.normal(0.6, 0.22, (5, 4)), rng.normal(0.4, 0.1, (5, 4))
+        found = stats.difference(a, b, "mean", seed=i, draws=300)
         hits += found.low <= 0.2 <= found.high
     assert 0.92 <= hits / 300 <= 0.985
 
@@ -329,17 +325,11 @@ def test_the_table_answers_for_the_next_smaller_number_of_runs():
 
 
 def test_the_order_of_runs_changes_nothing():
-    rng = np.random.default_rng(8)
     a, b = [runs(1, 5), runs(2, 6), runs(3, 5)], [runs(4, 5), runs(5, 6), runs(6, 5)]
-    order = [rng.permutation(len(x)) for x in a]
     mixed = [x[list(reversed(range(len(x))))] for x in a]
-    together = [[x[i] for x, i in zip(side, order, strict=True)] for side in (a, b)]
     for statistic in stats.STATISTICS:
         assert stats.confidence(a, statistic) == stats.confidence(mixed, statistic)
         assert stats.difference(a, b, statistic) == stats.difference(mixed, b, statistic)
-        same = stats.difference(*together, statistic, paired=True)
-        assert stats.difference(a, b, statistic, paired=True) == same
-    assert stats.difference(a, b, paired=True) != stats.difference(mixed, b, paired=True)
     assert stats.probability_of_improvement(a, b) == stats.probability_of_improvement(mixed, b)
     one = stats.ranks({"a": a, "b": b, "c": a[::-1]}, draws=101)
     assert one == stats.ranks({"c": mixed[::-1], "b": b, "a": mixed}, draws=101)
@@ -354,27 +344,9 @@ def test_the_order_of_runs_changes_nothing():
 
 def test_an_algorithm_does_not_differ_from_itself():
     x = runs(1, (5, 3))
-    apart, paired = stats.difference(x, x), stats.difference(x, x, paired=True)
-    assert apart.estimate == paired.estimate == 0
+    apart = stats.difference(x, x)
+    assert apart.estimate == 0
     assert apart.low < 0 < apart.high
-    assert (paired.low, paired.high) == (0, 0)
-
-
-def test_pairs_take_out_what_seeds_share():
-    seed_effect = runs(1, (8, 3), spread=0.3)
-    a, b = seed_effect + runs(2, (8, 3), spread=0.02), seed_effect - runs(3, (8, 3), 0.4, 0.02)
-    apart, paired = stats.difference(a, b, "mean"), stats.difference(a, b, "mean", paired=True)
-    assert apart.estimate == pytest.approx(paired.estimate) == pytest.approx(a.mean() - b.mean())
-    assert paired.high - paired.low < 0.2 * (apart.high - apart.low)
-    assert paired.low < paired.estimate < paired.high
-
-
-def test_the_paired_difference_of_means_is_the_interval_of_the_differences():
-    a, b = runs(1, (9, 1)), runs(2, (9, 1))
-    for method in ("percentile", "studentised"):
-        paired = stats.difference(a, b, "mean", paired=True, method=method, draws=20000)
-        alone = stats.confidence(a - b, "mean", method=method, draws=20000)
-        assert paired[:3] == pytest.approx(alone[:3], abs=0.006)
 
 
 def test_probability_of_improvement_by_hand():
