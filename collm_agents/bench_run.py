@@ -128,6 +128,7 @@ def read_run(place: Place) -> list[Record]:
                 high=float(result["high"]),
                 variant=result["variant"],
                 settings=settings_of(run),
+                stopped=result.get("stopped", ""),
             )
         )
     return found

@@ -1,8 +1,8 @@
 """The command line: `collm VERB [ENV] key=value …`.
 
 For people at a terminal and for scripts. It reads what was written, calls the library and prints; exit codes
-are 0 (done), 1 (failed) and 2 (bad input: one line on stderr, nothing written). torch and its friends are
-imported only by the verbs that need them.
+are 0 (done), 1 (failed), 2 (bad input: one line on stderr, nothing written) and 128 + N (a run stopped by signal
+N). torch and its friends are imported only by the verbs that need them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ first steps:
   collm train writing/tldr-mini-v0                  minutes on two CPU cores, no network
   collm eval runs/NAME                              evaluate what was trained
 
-`collm VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 bad input.
+`collm VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 bad input,
+128 + N stopped by signal N.
 """
 DATA_EXTRAS = ("datasets", "pyarrow", "evaluate")
 TRAIN_EXTRAS = (

@@ -2,12 +2,13 @@
 
 A report is plain data: `{"metrics": {name: {"mean", "low", "high", "n"}}, "samples": [...], "episodes": [...]}`,
 the last, with one entry per episode, only where models played. Intervals are 95 % bootstrap intervals of the mean
-over tasks; rates with one episode per task use Wilson's interval, which does not collapse when all are equal. n is
-the number of tasks, never of episodes.
+over tasks, widened for few of them; rates with one episode per task use Wilson's interval, which does not collapse
+when all are equal. n is the number of tasks, never of episodes; of one task there is no interval but Wilson's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from collm_agents.batch import Rollouts
 from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.config import Config, EvalConfig
+from collm_agents.resampling import STATISTICS, resampled
 from collm_agents.team import AgentTeam
 from collm_envs.env import CollabEnv
 from collm_envs.history import entry
@@ -40,31 +42,38 @@ RATES = ("success", "truncated_episodes")
 
 def interval(
     values: Sequence[float] | np.ndarray, *, rate: bool = False, seed: int = 0, draws: int = 2000
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Mean with a 95 % interval.
 
     Args:
         values: one per task, [n].
-        rate: the values are yes or no, where Wilson's interval is right; means of several are bootstrapped.
+        rate: the values are yes or no, where Wilson's interval is right; means of several are bootstrapped, within
+            0 and 1.
         seed: seed of the bootstrap.
         draws: bootstrap resamples.
 
     Returns:
-        `mean`, `low`, `high`, `n`.
+        `mean`, `low`, `high`, `n`. Percentiles of the bootstrap are widened as `resampling.resampled` says. Of a
+        single value, whose spread is unknown, `low` and `high` are None.
     """
     x = np.asarray(values, dtype=float)
     mean, n = float(x.mean()), len(x)
     if rate and np.isin(x, (0.0, 1.0)).all():
-        z = 1.959964
-        centre, spread = mean + z * z / (2 * n), z * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
-        scale = 1 + z * z / n
-        low, high = (centre - spread) / scale, (centre + spread) / scale
-        # Where all are equal one bound is the mean itself; rounding may not put the mean outside.
-        low, high = min(mean, max(0.0, low)), max(mean, min(1.0, high))
+        low, high = _wilson(mean, n)
     else:
-        picks = np.random.default_rng(seed).integers(0, n, size=(draws, n))
-        low, high = np.quantile(x[picks].mean(axis=1), (0.025, 0.975))
-    return {"mean": mean, "low": float(low), "high": float(high), "n": n}
+        _, low, high, *_ = resampled([x], STATISTICS["mean"], "widened", 0.95, seed, draws)
+        if rate:  # the widening need not know where a rate ends
+            low, high = np.clip((low, high), 0.0, 1.0).tolist()
+    known = n > 1 or not math.isnan(low)
+    return {"mean": mean, "low": low if known else None, "high": high if known else None, "n": n}
+
+
+def _wilson(mean: float, n: int) -> tuple[float, float]:
+    z = 1.959964
+    centre, spread = mean + z * z / (2 * n), z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # Where all are equal one bound is the mean itself; rounding may not put the mean outside.
+    return min(mean, max(0.0, (centre - spread) / scale)), max(mean, min(1.0, (centre + spread) / scale))
 
 
 def summarise(per_task: Mapping[str, Sequence[float]], samples: Sequence[Mapping[str, Any]] = ()) -> Report:

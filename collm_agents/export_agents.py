@@ -214,7 +214,10 @@ def _scores(run_dir: Path, joint_samples: int, high: float) -> str:
 
 def _told(metrics: Mapping[str, Any], name: str) -> str:
     own = metrics.get(name)
-    return "–" if own is None else f"{own['mean']:.3f} [{own['low']:.3f}, {own['high']:.3f}], n={own['n']}"
+    if own is None:
+        return "–"
+    ends = "" if own["low"] is None else f" [{own['low']:.3f}, {own['high']:.3f}]"  # one task has none
+    return f"{own['mean']:.3f}{ends}, n={own['n']}"
 
 
 def _usage(whole: bool) -> str:

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Curve(NamedTuple):
-    """A metric over training: `x` in joint samples, mean and 95 % interval; arrays of one length."""
+    """A metric over training: `x` in joint samples, mean and 95 % interval, NaN for none; arrays of one length."""
 
     x: Floats
     mean: Floats
@@ -53,7 +53,7 @@ def read_curve(run_dirs: Sequence[str | Path], metric: str = "score") -> Curve:
     ys = [np.array([row[metric] for row in run], dtype=float) for run in runs]
     if len(runs) == 1:
         low, high = (
-            np.array([row.get(f"{metric}/{end}", row[metric]) for row in runs[0]], dtype=float)
+            np.array([row.get(f"{metric}/{end}", np.nan) for row in runs[0]], dtype=float)
             for end in ("low", "high")
         )
         return Curve(xs[0], ys[0], low, high, 1)
@@ -112,7 +112,8 @@ def curve(
     figure = Figure(figsize=(7.6, 4.0), dpi=150, layout="constrained")
     axes = figure.subplots()
     band = "95 % interval over tasks" if found.runs == 1 else f"95 % interval over {found.runs} runs"
-    axes.fill_between(found.x, found.low, found.high, alpha=0.2, linewidth=0, label=band)
+    if np.isfinite(found.low).any():  # evaluations on a single task have no interval
+        axes.fill_between(found.x, found.low, found.high, alpha=0.2, linewidth=0, label=band)
     axes.plot(found.x, found.mean, marker="o", markersize=3, label="trained" if found.runs == 1 else "mean")
     styles = {"start": ("0.6", ":"), "novice": ("tab:orange", "--"), "oracle": ("tab:green", "--")}
     for name, level in lines.items():

@@ -58,6 +58,7 @@ class Record:
         variant: the algorithm in full, with its estimator and branching.
         settings: overrides that the run was started with.
         error: why it failed; empty where it did not.
+        stopped: why it ended before its budget was spent; empty where it did not.
     """
 
     environment: str
@@ -71,6 +72,7 @@ class Record:
     variant: str = ""
     settings: tuple[str, ...] = ()
     error: str = ""
+    stopped: str = ""
 
     @property
     def place(self) -> tuple[str, str, str, int]:
@@ -195,6 +197,7 @@ def _record(
         variant=extra.get("variant", ""),
         settings=tuple(extra.get("settings", ())),
         error=extra.get("error", "" if final is not None else "unknown"),
+        stopped=extra.get("stopped", ""),  # older files have none
     )
 
 

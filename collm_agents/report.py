@@ -16,8 +16,8 @@ from typing import Any
 from collm_agents import stats
 from collm_agents.figures import MAX_ENVIRONMENTS, MAX_PANELS, draw_figures
 from collm_agents.records import Record, Results
-from collm_agents.report_numbers import AGGREGATES, Group, Numbers, Scope, compute, way
-from collm_agents.report_page import lacking, page
+from collm_agents.report_numbers import AGGREGATES, Group, Numbers, Scope, compute, unequal, way
+from collm_agents.report_page import flattered, lacking, page
 from collm_agents.whole_file import write_whole
 from collm_envs.history import encodable
 
@@ -86,6 +86,7 @@ def _notes(numbers: Numbers) -> list[str]:
             f"Not in the normalised tables, for want of a novice and an oracle that differ in "
             f"{numbers.metric}: {lacking}."
         )
+    found += _lengths(numbers)
     if numbers.left_out:
         found.append(f"Metrics that the results hold and the page leaves out: {', '.join(numbers.left_out)}.")
     environments = {group.place[0] for group in numbers.groups}
@@ -96,6 +97,41 @@ def _notes(numbers: Numbers) -> list[str]:
             "has all."
         )
     return found
+
+
+def _lengths(numbers: Numbers) -> list[str]:
+    """What a reader must know of runs that are shorter than others."""
+    found = []
+    groups = [group for group in numbers.groups if group.runs]
+    stopped = []
+    for group in groups:
+        why = [run.stopped for run in group.runs if run.stopped]
+        if why:
+            count = f"{len(why)} of {len(group.runs)}"
+            stopped.append(f"{_named(group)} {count} ({'; '.join(sorted(set(why)))})")
+    if stopped:
+        found.append(f"Finished runs that were stopped before their budget was spent: {', '.join(stopped)}.")
+    uneven = []
+    for place in sorted({group.place for group in groups}):
+        own = [group for group in groups if group.place == place]
+        if unequal(group.spans for group in own):
+            spans = ", ".join(f"{group.algorithm} {_span(*group.spans)}" for group in own)
+            uneven.append(f"{' '.join(place)} ({spans})")
+    if uneven:
+        found.append(
+            f"Runs of unequal length, in joint samples: {'; '.join(uneven)}. A mean curve ends with the shortest "
+            "run of its algorithm, so it may not get half-way where single runs do; and a mean over training is "
+            "over each run's own span, so it does not compare there."
+        )
+    return found
+
+
+def _named(group: Group) -> str:
+    return " ".join((*group.place, group.algorithm))
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _has(metrics: Mapping[str, float], name: str) -> bool:
@@ -119,15 +155,20 @@ def about_rows(results: Results) -> list[tuple[str, str]]:
         (f"{kind}s", ", ".join(sorted({getattr(run, kind) for run in records})))
         for kind in ("environment", "task")
     ]
-    full = {run.algorithm: run.variant for run in records}
-    rows.append(
-        ("algorithms", ", ".join(f"{a} = {v}" if v and v != a else a for a, v in sorted(full.items())))
-    )
+    full: dict[str, set[str]] = {run.algorithm: set() for run in records}
+    for run in results.done:  # a failed run knows none; tasks of other turns have others
+        full[run.algorithm] |= {run.variant} - {"", run.algorithm}
+    told = [f"{a} = {' or '.join(sorted(v))}" if v else a for a, v in sorted(full.items())]
+    rows.append(("algorithms", ", ".join(told)))
     rows.append(("seeds", ", ".join(map(str, sorted({run.seed for run in records})))))
-    budgets = [run.final.joint_samples for run in results.done if run.final is not None]
-    if budgets:
-        low, high = min(budgets), max(budgets)
-        rows.append(("joint samples of a run", f"{low}" if low == high else f"{low} to {high}"))
+    spent: dict[str, list[int]] = {}
+    for run in results.done:
+        spent.setdefault(run.algorithm, []).append(run.final.joint_samples if run.final else 0)
+    spans = {name: _span(min(own), max(own)) for name, own in sorted(spent.items())}
+    if len(set(spans.values())) == 1:
+        spans = {"": next(iter(spans.values()))}
+    rows += [(f"joint samples of a run{f' of {name}' if name else ''}", told) for name, told in spans.items()]
+    if spent:
         rows.append(("hours of training, all finished runs", f"{_hours(results):.2f}"))
     rows += _settings(records)
     return rows + [row for key, value in results.about.items() for row in _flat(str(key), value)]
@@ -237,7 +278,10 @@ def markdown(
         )
     else:
         told = f"Normalised is {NORMALISED}. 95 % intervals, runs resampled within each task at least "
-        blocks += [f"{told}{scope.draws} times.{escaped(lacking(scope))}", _aggregates(scope)]
+        blocks += [
+            f"{told}{scope.draws} times.{escaped(lacking(scope) + flattered(scope))}",
+            _aggregates(scope),
+        ]
         blocks += _images(figures, ("aggregates", "profiles"))
         blocks += ["## Pairs", *_pairs(scope), "## Ranks", *_ranks(scope)]
     blocks += [f"## Each task: {escaped(numbers.metric)}", *_each_task(numbers)]
@@ -263,13 +307,14 @@ def _failed(results: Results) -> str:
 
 def _aggregates(scope: Scope) -> str:
     ways = _Ways()
-    rows = [
-        [escaped(name), f"{scope.tasks[name]} of {len(scope.places)}", str(scope.runs[name])]
-        + [_cell(own[key]) for key in AGGREGATES]
-        + [ways.letter(own.values())]
-        for name, own in scope.aggregates.items()
-    ]
-    header = ["algorithm", "tasks", "runs", *AGGREGATES.values(), "interval"]
+    rows = []
+    for name, own in scope.rows:
+        counts = [f"{scope.tasks.get(name, 0)} of {len(scope.places)}"]
+        counts += [str(scope.runs.get(name, 0)), str(scope.failed.get(name, 0))]
+        rows.append(
+            [escaped(name), *counts, *(_cell(own.get(key)) for key in AGGREGATES), ways.letter(own.values())]
+        )
+    header = ["algorithm", "tasks", "runs", "failed", *AGGREGATES.values(), "interval"]
     return f"{table(header, rows)}\n\n{ways.explained()}"
 
 
@@ -325,7 +370,12 @@ def _task_row(group: Group, metric: str, beside: Sequence[str], ways: _Ways) -> 
         str(len(group.runs)),
         str(group.failed),
         *map(_cell, shown),
-        NONE if half is None else _cell(half) if math.isfinite(half.estimate) else "not reached",
+        NONE if half is None else _cell(half) if math.isfinite(half.estimate) else _not_reached(group),
         NONE if half is None else f"{group.reached[metric]} of {len(group.runs)}",
         ways.letter(shown),
     ]
+
+
+def _not_reached(group: Group) -> str:
+    """A mean curve that ends with its shortest run says nothing of what is beyond."""
+    return f"not reached by {group.spans[0]}" if unequal([group.spans]) else "not reached"

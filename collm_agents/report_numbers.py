@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ DRAWS = 2000
 SIDE_DRAWS = 500  # of what the page shows when it is filtered, or set to another metric than the report's
 CELLS = 2 * 10**7  # numbers that one bootstrap may hold at once; larger comparisons get fewer resamples
 MAX_GRID = 41
+ALIKE = 0.9  # of the longest run's joint samples: from there on runs differ by a rollout that is played to its end
 ALL = None  # stands for every environment, or every task, of a scope
 Place = tuple[str, str]
 
@@ -69,6 +70,12 @@ class Group:
     reached: Mapping[str, int]
     curves: Mapping[str, Mapping[str, Curve]]
 
+    @property
+    def spans(self) -> tuple[int, int]:
+        """Joint samples of the shortest and the longest finished run, (0, 0) of none."""
+        ends = [max(p.joint_samples for p in (*run.points, _final(run))) for run in self.runs]
+        return min(ends, default=0), max(ends, default=0)
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -78,7 +85,9 @@ class Scope:
         places: environments and tasks that count here.
         aggregates: algorithm -> name in `AGGREGATES` -> interval.
         tasks: algorithm -> number of places it has runs on.
-        runs: algorithm -> number of runs on them.
+        runs: algorithm -> number of finished runs on them.
+        failed: algorithm -> number of failed runs on them, and on places where no run came to its end; an
+            algorithm may have these alone.
         ranks: algorithm -> mean rank; empty where the algorithms share no place.
         ranked: number of places that the ranks are over.
         better: pairs of algorithms -> probability of improvement of the first over the second; in the report's
@@ -92,12 +101,19 @@ class Scope:
     aggregates: Mapping[str, Mapping[str, stats.Interval]]
     tasks: Mapping[str, int]
     runs: Mapping[str, int]
+    failed: Mapping[str, int]
     ranks: Mapping[str, stats.Interval]
     ranked: int
     better: Mapping[tuple[str, str], stats.Interval]
     thresholds: Floats
     profiles: Mapping[str, stats.Band]
     draws: int
+
+    @property
+    def rows(self) -> list[tuple[str, Mapping[str, stats.Interval]]]:
+        """Algorithms with their aggregates; those of which every run failed come last and have none."""
+        lost = sorted(name for name, n in self.failed.items() if n and name not in self.aggregates)
+        return [*self.aggregates.items(), *((name, {}) for name in lost)]
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,12 @@ def compute(results: Results, metric: str = "score") -> Numbers:
             sorted({g.place for g in groups if g.runs and not _normalised(g.runs, metric).size})
         ),
     )
+
+
+def unequal(spans: Iterable[tuple[int, int]]) -> bool:
+    """Whether some runs are much shorter than others, so that their curves do not end together."""
+    ends = [end for span in spans for end in span]
+    return min(ends, default=0) < ALIKE * max(ends, default=0)
 
 
 def _final(run: Record) -> Point:
@@ -272,14 +294,19 @@ def _scopes(
     for metric in [name for name in metrics if name in (metrics[0], *FIRST_METRICS)]:
         values = {(g.place, g.algorithm): v for g in groups if (v := _normalised(g.runs, metric)).size}
         known: dict[tuple[Place, ...], Scope] = {}  # one task of one environment is also that environment
+        places = {place for place, _ in values}
+        unseen = {g.place for g in groups} - {g.place for g in groups if g.runs}
         for environment, task in itertools.product(environments, tasks):
-            places = {place for place, _ in values}
-            chosen = tuple(sorted(p for p in places if environment in (ALL, p[0]) and task in (ALL, p[1])))
+            within = {p for p in places | unseen if environment in (ALL, p[0]) and task in (ALL, p[1])}
+            chosen = tuple(sorted(within & places))
             if chosen:
                 if chosen not in known:  # that of everything comes first
                     most = DRAWS if metric == metrics[0] and not known else SIDE_DRAWS
                     known[chosen] = _scope(chosen, values, most, pairs=metric == metrics[0])
-                found[environment, task, metric] = known[chosen]
+                failed = Counter[str]()
+                for g in groups:
+                    failed[g.algorithm] += g.failed if g.place in within else 0
+                found[environment, task, metric] = replace(known[chosen], failed=failed)
     return found
 
 
@@ -308,6 +335,7 @@ def _scope(
         },
         tasks={a: len(own) for a, own in scores.items()},
         runs={a: sum(map(len, own)) for a, own in scores.items()},
+        failed={},
         ranks=stats.ranks({a: [values[p, a] for p in ranked] for a in algorithms}, draws=rank_draws)
         if ranked
         else {},
@@ -338,8 +366,6 @@ def way(interval: stats.Interval) -> str:
         return "single run, no interval"
     if interval.method == "none":
         return interval.note or "no interval"
-    told = "coverage not measured"
-    if interval.coverage is not None:
-        told = f"measured coverage at least {100 * interval.coverage:.3g} %"
+    told = f"measured coverage {interval.covers}" if interval.covers else "coverage not measured"
     note = f" ({interval.note})" if interval.note else ""
     return f"{interval.method}, n = {interval.n}, {told}{note}"

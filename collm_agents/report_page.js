@@ -11,6 +11,7 @@
   const wanted = (e, t) => (state.env === ALL || data.environments[e] === state.env) && (state.task === ALL || data.tasks[t] === state.task);
   const on = (a) => !state.off.has(nameOf(a));
   const overName = () => data.axes.find(([key]) => key === state.over)[1];
+  const named = (own) => nameOf(own.a) + (own.failed ? ` (${own.failed} failed)` : "");
   const placeName = (place) => `${data.environments[place.e]} · ${data.tasks[place.t]}`;
 
   function scopeShown() {
@@ -20,10 +21,10 @@
 
   function aggregates(scope) {
     const rows = scope.rows.filter((r) => on(r.a));
-    const columns = [["algorithm", "text"], ["estimate"], ["low"], ["high"], ["runs"]];
+    const columns = [["algorithm", "text"], ["estimate"], ["low"], ["high"], ["runs"], ["failed"]];
     return grid(data.aggregates.map(([key, title, note]) => figure(title, note, (box) => rowChart(box, {
-      rows: rows.map((r) => ({ name: nameOf(r.a), a: r.a, value: r[key] })), base: 0, label: `${title} of ${rows.length} algorithms, with intervals; the numbers are in the table below`,
-    }), columns, rows.map((r) => [nameOf(r.a), ...(r[key] || [null, null, null]), r.n]))), " four");
+      rows: rows.map((r) => ({ name: named(r), a: r.a, value: r[key] })), base: 0, label: `${title} of ${rows.length} algorithms, with intervals; the numbers are in the table below`,
+    }), columns, rows.map((r) => [nameOf(r.a), ...(r[key] || [null, null, null]), r.n, r.failed]))), " four");
   }
 
   function profile(scope) {
@@ -76,7 +77,7 @@
     const m = state.metric, groups = groupsOf(p), known = place.refs[m] || {};
     const rules = ["novice", "oracle"].filter((k) => known[k] !== undefined && known[k] !== null).map((k) => ({ label: k, y: known[k] }));
     const note = rules.map((r) => `${r.label} ${number(r.y)}`).join(", ");
-    const rows = groups.map((g) => ({ name: nameOf(g.a) + (g.failed ? ` (${g.failed} failed)` : ""), a: g.a, value: ((g.stats[m] || {}).final) || null }));
+    const rows = groups.map((g) => ({ name: named(g), a: g.a, value: ((g.stats[m] || {}).final) || null }));
     return figure(placeName(place), note ? `Dashed: ${note}.` : "", (box) => rowChart(box, {
       rows, base: 0, rules, label: `Last ${m} on ${placeName(place)}, ${rows.length} algorithms; the numbers are in the table below`,
     }), [["algorithm", "text"], ["mean"], ["low"], ["high"], ["runs"], ["failed"]],
@@ -162,7 +163,7 @@
   document.title = data.title;
   at("title").textContent = data.title;
   at("told").textContent = data.told;
-  if (data.failed.length) at("told").after(make("p", { class: "failed" }, `${data.failed.length} ${data.failed.length === 1 ? "run" : "runs"} failed; all are listed at the end, and none is in a mean.`));
+  if (data.failed.length) at("told").after(make("p", { class: "failed" }, `${data.failed.length} ${data.failed.length === 1 ? "run" : "runs"} failed; all are listed at the end, and none is in a mean, which flatters an algorithm that fails.`));
   choice("env", [[ALL, "all"], ...data.environments.map((n) => [n, n])]);
   choice("task", [[ALL, "all"], ...data.tasks.map((n) => [n, n])]);
   choice("metric", data.metrics.map((n) => [n, n]));

@@ -198,11 +198,12 @@ def _scope(scope: Scope, index: Mapping[str, int]) -> dict[str, Any]:
         "rows": [
             {
                 "a": index[name],
-                "n": scope.runs[name],
+                "n": scope.runs.get(name, 0),
+                "failed": scope.failed.get(name, 0),
                 "rank": _triple(scope.ranks.get(name)),
-                **{key: _triple(interval) for key, interval in own.items()},
+                **{key: _triple(own.get(key)) for key in AGGREGATES},
             }
-            for name, own in scope.aggregates.items()
+            for name, own in scope.rows
         ],
         "profile": {
             "tau": _row(scope.thresholds),
@@ -219,7 +220,7 @@ def scope_told(scope: Scope) -> str:
     """How a scope's intervals came about, and which algorithms lack some of its tasks."""
     every = [interval for own in scope.aggregates.values() for interval in own.values()]
     told = f"95 % intervals, runs resampled within each task at least {scope.draws} times: "
-    return told + "; ".join(ways(every)[:6]) + "." + lacking(scope)
+    return told + "; ".join(ways(every)[:6]) + "." + lacking(scope) + flattered(scope)
 
 
 def lacking(scope: Scope) -> str:
@@ -230,4 +231,15 @@ def lacking(scope: Scope) -> str:
     return (
         f" Of {len(scope.places)} tasks these have fewer: {', '.join(fewer)}; their means are over those. Ranks "
         f"are over the {scope.ranked} tasks that all have, pairs over those that both have."
+    )
+
+
+def flattered(scope: Scope) -> str:
+    """A sentence on the algorithms of a scope that runs failed of; empty where none did."""
+    failed = [f"{name} {n} of {n + scope.runs.get(name, 0)}" for name, n in sorted(scope.failed.items()) if n]
+    if not failed:
+        return ""
+    return (
+        f" Failed runs are in no mean, profile, pair or rank, which flatters an algorithm that fails: "
+        f"{', '.join(failed)} failed."
     )

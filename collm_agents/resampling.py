@@ -31,8 +31,8 @@ METHODS = ("auto", "percentile", "widened", "studentised")
 SMALL = 20  # below so many runs per task, `auto` studentises
 UNSTABLE = 1.5  # a studentised interval so many times as wide as the widened one: resamples lack spread
 # method -> runs per task -> share of 95 % intervals of mean and IQM that hold the true value, with one task and
-# with four: the least over `stats.DISTRIBUTIONS`, by `stats.measure_coverage` with 1500 to 4000 repetitions. With
-# one task and two or three runs the least is that of runs that fail or succeed: all may fall on one side.
+# with four: the least over `stats.DISTRIBUTIONS` but `rare`, by `stats.measure_coverage` with 1500 to 4000
+# repetitions. With one task and two or three runs it is that of runs that fail as often as not: all may agree.
 COVERAGE: dict[str, dict[int, tuple[float, float]]] = {
     "percentile": {
         2: (0.49, 0.73),
@@ -53,6 +53,28 @@ COVERAGE: dict[str, dict[int, tuple[float, float]]] = {
     "studentised": {2: (0.69, 0.90), 3: (0.73, 0.87), 5: (0.93, 0.94), 10: (0.89, 0.94)},
 }
 
+# The same of `rare` alone, where one run in ten fails. It falls with the rate of failures, down to that of no
+# interval at all: where few runs hold no failure, nothing in them tells of any.
+RARE: dict[str, dict[int, tuple[float, float]]] = {
+    "percentile": {
+        2: (0.18, 0.50),
+        3: (0.28, 0.69),
+        5: (0.38, 0.85),
+        10: (0.63, 0.89),
+        20: (0.85, 0.93),
+        50: (0.92, 0.93),
+    },
+    "widened": {
+        2: (0.64, 0.56),
+        3: (0.35, 0.70),
+        5: (0.38, 0.86),
+        10: (0.64, 0.90),
+        20: (0.86, 0.94),
+        50: (0.94, 0.94),
+    },
+    "studentised": {2: (0.64, 0.56), 3: (0.35, 0.70), 5: (0.39, 0.86), 10: (0.64, 0.90)},
+}
+
 
 class Interval(NamedTuple):
     """An estimate with its interval.
@@ -63,10 +85,11 @@ class Interval(NamedTuple):
         high: upper end.
         method: how the interval came about: one of `METHODS` without `auto`, `exact` or `none`.
         n: runs per task, the smallest over tasks and algorithms.
-        coverage: the least measured share of such 95 % intervals that hold the true value (`COVERAGE`), or None
-            where none was measured.
+        coverage: the least measured share of such 95 % intervals that hold the true value (`COVERAGE`), where
+            runs spread or fail often, or None where none was measured.
         note: what a reader must know, or "".
         level: the nominal level.
+        rare: that share where one run in ten fails (`RARE`), or None where none was measured.
     """
 
     estimate: float
@@ -77,9 +100,18 @@ class Interval(NamedTuple):
     coverage: float | None = None
     note: str = ""
     level: float = 0.95
+    rare: float | None = None
+
+    @property
+    def covers(self) -> str:
+        """The measured coverage in words, or ""."""
+        if self.coverage is None:
+            return ""
+        rare = "" if self.rare is None else f", {100 * self.rare:.0f} % where one run in ten fails"
+        return f"at least {100 * self.coverage:.0f} %{rare}"
 
     def __str__(self) -> str:
-        known = "" if self.coverage is None else f", measured at least {100 * self.coverage:.0f} %"
+        known = f", measured {self.covers}" if self.covers else ""
         ends = "no interval" if math.isnan(self.low) else f"[{self.low:.3f}, {self.high:.3f}]"
         how = f"{100 * self.level:g} % {self.method}, n = {self.n}{known}"
         return f"{self.estimate:.3f} {ends} ({how})" + (f"; {self.note}" if self.note else "")
@@ -265,10 +297,11 @@ def t_quantile(freedom: float, level: float = 0.95) -> float:
 
 
 def with_coverage(found: Interval, statistic: str, method: str, tasks: int) -> Interval:
-    """The interval with the coverage measured at the next smaller numbers of runs and tasks, where it was."""
+    """The interval with the coverages measured at the next smaller numbers of runs and tasks, where they were."""
     if method == "auto":
         method = "studentised" if found.n < SMALL else "widened"
     sizes = [n for n in COVERAGE[method] if n <= found.n]
     if not sizes or found.method == "none" or found.level != 0.95 or statistic not in ("mean", "iqm"):
         return found
-    return found._replace(coverage=COVERAGE[method][max(sizes)][tasks >= 4])
+    n, several = max(sizes), tasks >= 4
+    return found._replace(coverage=COVERAGE[method][n][several], rare=RARE[method][n][several])

@@ -25,19 +25,20 @@ from collm_agents.resampling import (
     improvement,
     no_interval,
     resampled,
-    runs_of,
     strata,
     t_quantile,
     with_coverage,
 )
 from collm_envs.errors import InputError, require_choice
 
-# Where coverage was simulated: light tails, tails to either side, and runs that either fail or succeed.
+# Where coverage was simulated: light tails, tails to either side, runs that either fail or succeed alike often, and
+# rare failures, one run in ten, of which few runs often hold none.
 DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Floats]] = {
     "normal": lambda rng, shape: rng.normal(0.5, 0.15, shape),
     "low": lambda rng, shape: rng.beta(2, 5, shape),
     "high": lambda rng, shape: rng.beta(8, 2, shape),
     "bimodal": lambda rng, shape: np.where(rng.random(shape) < 0.5, 0.2, 0.8) + rng.normal(0, 0.05, shape),
+    "rare": lambda rng, shape: np.where(rng.random(shape) < 0.1, 0.1, 0.9) + rng.normal(0, 0.02, shape),
 }
 
 
@@ -120,7 +121,6 @@ def difference(
     b: Scores,
     statistic: str = "iqm",
     *,
-    paired: bool = False,
     level: float = 0.95,
     method: str = "auto",
     seed: int = 0,
@@ -134,14 +134,13 @@ def difference(
         a: scores of one algorithm.
         b: scores of the other, the tasks in the same order.
         statistic: a name in `STATISTICS`.
-        paired: run i of `a` and run i of `b` share a seed and are resampled together.
         level: nominal coverage.
         method: one of `METHODS`.
         seed: seed of the resampling.
         draws: resamples.
 
     Raises:
-        InputError: as `confidence`; other tasks, or with `paired` other numbers of runs.
+        InputError: as `confidence`; other tasks.
     """
     require_choice("statistic", statistic, list(STATISTICS), "stats.difference")
     rule, (first, second) = STATISTICS[statistic], _both(a, b)
@@ -151,14 +150,7 @@ def difference(
         (x, u), (y, v) = rule(groups[:tasks]), rule(groups[tasks:])
         return x - y, u + [-part for part in v]
 
-    def together(groups: list[Floats]) -> tuple[Floats, list[Floats]]:
-        (x, u), (y, v) = rule([g[..., 0] for g in groups]), rule([g[..., 1] for g in groups])
-        return x - y, [one - other for one, other in zip(u, v, strict=True)]
-
-    if paired:
-        found = resampled(_pairs(a, b), together, method, level, seed, draws)
-    else:
-        found = resampled(first + second, apart, method, level, seed, draws)
+    found = resampled(first + second, apart, method, level, seed, draws)
     return with_coverage(found, statistic, method, tasks)
 
 
@@ -169,7 +161,10 @@ def probability_of_improvement(
 
     Per task the Mann–Whitney statistic by the number of pairs (Agarwal et al. 2021, section 4.3). Where one side
     wins every pair there is no spread to resample; the end is then (α/2)^(1/D), the Clopper–Pearson bound of D
-    disjoint pairs, which averaging over tasks can only make safer (`exact`).
+    won pairs (`exact`), where D is the number of tasks M times d, the fewest disjoint pairs of a task. With p_m
+    the chance on task m, to win all has at most the chance ∏ p_m^d ≤ (mean p_m)^(M·d), so that a mean below the
+    bound is met with at most α/2. Pairs that a task has beyond d count for nothing, since a mean weighs tasks
+    alike: a task with many runs says nothing of one with few.
 
     Args:
         a: scores of one algorithm.
@@ -186,8 +181,7 @@ def probability_of_improvement(
     found = resampled(first + second, improvement, method, level, seed, draws)
     side = round(found.estimate, 12)
     if found.n > 1 and side in (0, 1):
-        disjoint = sum(min(len(x), len(y)) for x, y in zip(first, second, strict=True))
-        bound = ((1 - level) / 2) ** (1 / disjoint)
+        bound = ((1 - level) / 2) ** (1 / (len(first) * found.n))
         low, high = (bound, 1.0) if side == 1 else (0.0, 1 - bound)
         return Interval(side, low, high, "exact", found.n, None, "one side wins every pair", level)
     return found._replace(low=max(0.0, found.low), high=min(1.0, found.high)) if found.n > 1 else found
@@ -339,7 +333,7 @@ def measure_coverage(
     draws: int = 500,
     seed: int = 0,
 ) -> float:
-    """The share of simulated 95 % intervals that hold the true value; `COVERAGE` is made of its least values.
+    """The share of simulated 95 % intervals that hold the true value; `COVERAGE` and `RARE` are its least values.
 
     Args:
         n: runs per task.
@@ -372,16 +366,6 @@ def _both(a: Scores, b: Scores) -> tuple[list[Floats], list[Floats]]:
     if len(first) != len(second):
         raise InputError(f"a has {len(first)} tasks and b has {len(second)}")
     return first, second
-
-
-def _pairs(a: Scores, b: Scores) -> list[Floats]:
-    """Per task the pairs of runs [R_m, 2], in an order of their own."""
-    found = []
-    for m, (x, y) in enumerate(zip(runs_of(a), runs_of(b), strict=True)):
-        if len(x) != len(y):
-            raise InputError(f"task {m}: {len(x)} runs cannot be paired with {len(y)}")
-        found.append(np.column_stack([x, y])[np.lexsort((y, x))])
-    return found
 
 
 def _points(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]:

@@ -1,10 +1,12 @@
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 from builders import ScriptedTeam, played, team
 
+from collm_agents import terminal
 from collm_agents.collect import Collector
 from collm_agents.evaluate import (
     conversation,
@@ -53,6 +55,40 @@ def test_other_metrics_are_bootstrapped_over_tasks():
     assert found == interval(values)
     constant = interval([2.0] * 5)
     assert constant["low"] == constant["high"] == constant["mean"] == 2.0
+
+
+@pytest.mark.parametrize("n", [4, 8, 16])
+def test_intervals_over_few_tasks_hold_the_true_mean(n):
+    rng, hits = np.random.default_rng(n), 0
+    for i in range(400):  # a plain percentile bootstrap holds it in 0.80, 0.88 and 0.90
+        found = interval(rng.beta(2, 5, n), seed=i, draws=300)
+        hits += found["low"] <= 2 / 7 <= found["high"]
+    assert hits / 400 >= 0.915
+
+
+def test_one_task_has_a_mean_and_no_interval():
+    assert interval([1.143]) == {"mean": 1.143, "low": None, "high": None, "n": 1}
+    assert interval([0.25], rate=True) == {
+        "mean": 0.25,
+        "low": None,
+        "high": None,
+        "n": 1,
+    }  # of four episodes
+    assert interval([1.0], rate=True)["low"] == pytest.approx(1 / (1 + 1.959964**2))  # Wilson's knows one
+
+
+def test_a_rates_widened_interval_ends_where_rates_do():
+    found = interval([0.9, 1.0, 0.95], rate=True)
+    assert 0 < found["low"] < found["mean"] < found["high"] == 1.0
+
+
+def test_a_report_of_one_task_is_told_without_an_interval():
+    env = make("debug/echo-v0", split="test")
+    report = evaluate(env, ScriptedTeam(AGENTS, right_after(9)), env.tasks[:1], seed=0)
+    assert report["metrics"]["score"]["low"] is None
+    told = terminal.report(json.loads(json.dumps(report, allow_nan=False)))
+    line = next(line for line in told.splitlines() if line.strip().startswith("score "))
+    assert line.split() == ["score", f"{report['metrics']['score']['mean']:.3f}", "1"]
 
 
 def test_an_episode_that_is_solved_early_has_its_last_score_and_its_turns():

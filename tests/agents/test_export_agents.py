@@ -217,7 +217,8 @@ def test_a_card_says_what_the_agent_is_and_nothing_of_private_data(tmp_path):
         assert f"# `{place.name}` of `paying_env:Paying`" in card
         assert "library_name: transformers" in card
         assert f"```text\n{place.name} sees train " in card
-        assert "| these weights |" in card
+        told = card.partition("| these weights | ")[2].partition(" |")[0]
+        assert re.fullmatch(r"\d\.\d{3}, n=1", told)  # one task: a mean without an interval
         assert "temperature 0.7" in card
         assert str(tmp_path) not in card
         assert "hush-hush" not in card

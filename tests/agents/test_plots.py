@@ -33,6 +33,17 @@ def test_one_run_keeps_its_own_intervals(tmp_path):
     np.testing.assert_array_equal(found.low, [0, 1])
 
 
+def test_an_evaluation_on_one_task_has_no_band(tmp_path):
+    run = write_run(tmp_path / "a", [(0, 1.0), (10, 2.0)])
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    bare = [{k: v for k, v in row.items() if not k.endswith(("/low", "/high"))} for row in rows]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+    found = read_curve([run])
+    assert np.isnan([found.low, found.high]).all()
+    pytest.importorskip("matplotlib")
+    assert curve(run, tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_several_runs_give_the_t_interval_on_their_common_span(tmp_path):
     a = write_run(tmp_path / "a", [(0, 1.0), (10, 3.0), (20, 5.0)])
     b = write_run(tmp_path / "b", [(0, 3.0), (10, 5.0)])

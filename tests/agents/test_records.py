@@ -1,7 +1,9 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from collm_agents.bench_run import read_run
 from collm_agents.records import Point, Record, Results, read_results, write_results
 from collm_envs.errors import InputError
 
@@ -36,6 +38,30 @@ def test_what_is_written_is_read_again_failed_runs_too(tmp_path):
     assert found.about == results.about
     assert [r.place for r in found.failed] == [failed.place]
     assert len(found.done) == 3
+
+
+def test_why_a_run_was_stopped_is_kept_and_older_files_without_it_are_read(tmp_path):
+    early = record(stopped="no better score in 3 evaluations")
+    write_results(Results((early,)), tmp_path / "results.json")
+    assert read_results(tmp_path).records[0].stopped == "no better score in 3 evaluations"
+    beside = tmp_path / "results-about.json"
+    known = json.loads(beside.read_text("utf-8"))
+    del known["runs"][0]["stopped"]
+    beside.write_text(json.dumps(known), "utf-8")
+    assert read_results(tmp_path).records[0].stopped == ""
+
+
+@pytest.mark.parametrize("stopped", [{}, {"stopped": ""}, {"stopped": "no better score in 3 evaluations"}])
+def test_a_benchmarks_record_says_why_its_run_was_stopped(tmp_path, stopped):
+    report = {"metrics": {"score": {"mean": 1.0}}}
+    kept = [{"joint_samples": 0, "tokens": 0, "wall_s": 0.0, "episodes": 1, **report}]
+    result = {"references": {}, "high": 1.0, "variant": "mc[mean]", **stopped}
+    (tmp_path / "evaluations.json").write_text(json.dumps(kept), "utf-8")
+    (tmp_path / "result.json").write_text(json.dumps(result), "utf-8")
+    words = {"environment": "e", "task_of": str, "algorithm": "mc", "seed": 0, "preset": "", "settings": ()}
+    run = SimpleNamespace(greedy=(False,), **words)
+    (found,) = read_run(SimpleNamespace(run=run, train=tmp_path))
+    assert found.stopped == stopped.get("stopped", "")
 
 
 def test_the_merged_file_has_the_form_that_others_read(tmp_path):

@@ -96,6 +96,34 @@ def test_a_curve_ends_where_its_shortest_run_ends():
     assert (curve.band.n == 2).all()
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_short_runs_and_unequal_spans_are_told(tmp_path):
+    why = "no better score in 1 evaluation"
+    runs = [by_hand("a", s, (1.0, 1.5, 2.5)) for s in range(3)]
+    runs.append(by_hand("a", 3, (1.0, 1.2), samples=(0, 64), stopped=why))
+    runs += [by_hand("b", s, (1.0, 1.5, 2.5)) for s in range(2)]
+    write_report(Results(tuple(runs)), tmp_path)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert f"stopped before their budget was spent: debug/echo-v0 dense-h2 a 1 of 4 ({why})." in text
+    assert "in joint samples: debug/echo-v0 dense-h2 (a 64 to 128, b 128). A mean curve ends with" in text
+    assert "| joint samples of a run of a | 64 to 128 |" in text
+    assert "| joint samples of a run of b | 128 |" in text
+    assert "| not reached by 64 | 3 of 4 |" in text
+    notes = data_of((tmp_path / "report.html").read_text("utf-8"))["notes"]
+    assert any(why in note for note in notes)
+    assert any("Runs of unequal length" in note for note in notes)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_runs_that_differ_by_a_rollout_are_of_equal_length(tmp_path):
+    runs = [by_hand("a", 0, (1.0, 1.5), samples=(0, 128)), by_hand("a", 1, (1.0, 1.5), samples=(0, 132))]
+    write_report(Results(tuple(runs)), tmp_path)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert "unequal" not in text
+    assert "| not reached | 0 of 2 |" in text
+    assert "| joint samples of a run | 128 to 132 |" in text
+
+
 def test_over_all_tasks_by_hand():
     scope = compute(HAND).overall
     assert scope.aggregates["a"]["mean"].estimate == pytest.approx((0.75 + 1.0) / 2)
@@ -139,7 +167,36 @@ def test_an_algorithm_without_runs_on_a_task_is_compared_on_what_it_has(tmp_path
     write_report(Results(tuple(kept)), tmp_path)
     text = (tmp_path / "report.md").read_text("utf-8")
     assert "Of 4 tasks these have fewer: mc 2" in text
-    assert "| mc | 2 of 4 | 10 |" in text
+    assert "| mc | 2 of 4 | 10 | 0 |" in text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_failures_stand_beside_the_aggregates_that_they_flatter(tmp_path):
+    lost = [Record("debug/echo-v0", "dense-h4", name, 0, error="boom") for name in "ac"]
+    write_report(Results((*HAND.records, *lost)), tmp_path)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    table = text.partition("## Over all tasks")[2].partition("## Pairs")[0]
+    assert "| algorithm | tasks | runs | failed | IQM |" in table
+    assert "| a | 1 of 1 | 2 | 1 |" in table  # on a task where no run came to its end
+    assert "| b | 1 of 1 | 2 | 1 |" in table
+    assert "| c | 0 of 1 | 0 | 1 | – | – | – | – | – |" in table
+    assert "flatters an algorithm that fails: a 1 of 3, b 1 of 3, c 1 of 1 failed." in table
+    data = data_of((tmp_path / "report.html").read_text("utf-8"))
+    scopes = {(s["e"], s["t"]): s for s in data["scopes"] if s["m"] == "score"}
+    assert [(r["a"], r["n"], r["failed"]) for r in scopes[-1, -1]["rows"]] == [
+        (0, 2, 1),
+        (1, 2, 1),
+        (2, 0, 1),
+    ]
+    assert [(r["a"], r["n"], r["failed"]) for r in scopes[-1, 0]["rows"]] == [(0, 2, 0), (1, 2, 1)]
+    assert scopes[-1, -1]["rows"][2]["iqm"] is None
+    assert "b 1 of 3 failed" in scopes[-1, 0]["told"]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_without_failures_nobody_is_flattered(tmp_path):
+    write_report(Results(HAND.done), tmp_path)
+    assert "flatters" not in (tmp_path / "report.md").read_text("utf-8")
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -195,6 +252,10 @@ def test_bad_input_is_named():
     [
         (stats.confidence([[1.0]], "mean"), "single run, no interval"),
         (stats.Interval(1, 0, 2, "widened", 5, 0.93), "widened, n = 5, measured coverage at least 93 %"),
+        (
+            stats.confidence([[0.1, 0.3, 0.2, 0.5, 0.9]], "mean"),
+            "studentised, n = 5, measured coverage at least 93 %, 39 % where one run in ten fails",
+        ),
         (stats.Interval(1, 0, 2, "exact", 5, None, "why"), "exact, n = 5, coverage not measured (why)"),
     ],
 )
@@ -231,6 +292,18 @@ def test_budget_commit_machine_and_versions_are_told():
     assert rows["budget joint_samples"] == "1280"
     assert rows["runs"] == "60, of which 1 failed"
     assert rows["seeds"] == "0, 1, 2, 3, 4"
+
+
+def test_all_variants_of_finished_runs_are_told():
+    runs = [
+        by_hand("cc", 0, (1.0, 1.5, 2.5), variant="collm-cc[td0, branching 4x1]"),
+        by_hand("cc", 1, (1.0, 1.5, 2.5), variant="collm-cc[td0, branching 4x1x1x1]"),
+        Record("debug/echo-v0", "dense-h2", "cc", 2, error="boom"),
+        by_hand("mc", 0, (1.0, 1.5, 2.5), variant="mc"),
+        Record("debug/echo-v0", "dense-h2", "zz", 0, error="boom"),
+    ]
+    told = dict(about_rows(Results(tuple(runs))))["algorithms"]
+    assert told == "cc = collm-cc[td0, branching 4x1] or collm-cc[td0, branching 4x1x1x1], mc, zz"
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -8,6 +9,7 @@ from collm_agents import resampling, stats
 from collm_envs import InputError
 
 BY_HAND = np.array([[0.8, 0.2], [0.0, 1.4], [0.4, 0.6]])  # three runs of two tasks
+SPREAD = [name for name in stats.DISTRIBUTIONS if name != "rare"]
 AGGREGATES = {"mean": stats.mean, "median": stats.median, "iqm": stats.iqm, "gap": stats.optimality_gap}
 
 
@@ -97,7 +99,6 @@ def test_rliable_agrees():
         stats.iqm,
         stats.confidence,
         lambda x: stats.difference(x, BY_HAND),
-        lambda x: stats.difference(x, x, paired=True),
         lambda x: stats.probability_of_improvement(BY_HAND, x),
         lambda x: stats.performance_profile(x, [0.5]),
         lambda x: stats.ranks({"a": x}),
@@ -115,7 +116,6 @@ def test_scores_that_are_none_are_refused(use, scores, message):
         (lambda: stats.confidence(BY_HAND, method="exact"), "method='exact'"),
         (lambda: stats.confidence(BY_HAND, level=95), "level=95"),
         (lambda: stats.difference(BY_HAND, BY_HAND[:, :1]), "2 tasks and b has 1"),
-        (lambda: stats.difference(BY_HAND, BY_HAND[:2], paired=True), "3 runs cannot be paired with 2"),
         (lambda: stats.ranks({"a": BY_HAND, "b": BY_HAND[:, :1]}), "same tasks"),
         (lambda: stats.ranks({}), "same tasks"),
     ],
@@ -249,7 +249,7 @@ def test_seeds_decide_the_draws():
 # Coverage
 
 
-@pytest.mark.parametrize("distribution", list(stats.DISTRIBUTIONS))
+@pytest.mark.parametrize("distribution", SPREAD)
 @pytest.mark.parametrize("statistic", ["mean", "iqm"])
 def test_intervals_of_twenty_runs_hold_the_true_value(statistic, distribution):
     share = stats.measure_coverage(20, statistic, distribution, repetitions=800, draws=300, seed=3)
@@ -261,13 +261,11 @@ def test_percentiles_of_five_runs_do_not_and_studentised_ones_do():
     assert 0.92 <= stats.measure_coverage(5, repetitions=400, draws=300) <= 0.98
 
 
-@pytest.mark.parametrize("paired", [False, True])
-def test_differences_of_few_runs_hold_the_true_value(paired):
+def test_differences_of_few_runs_hold_the_true_value():
     rng, hits = np.random.default_rng(6), 0
     for i in range(300):
-        seeds = rng.normal(0, 0.2, (5, 4))  # what runs of one seed share
-        a, b = 0.6 + seeds + rng.normal(0, 0.1, (5, 4)), 0.4 + paired * seeds + rng.normal(0, 0.1, (5, 4))
-        found = stats.difference(a, b, "mean", paired=paired, seed=i, draws=300)
+        a, b = rng.normal(0.6, 0.22, (5, 4)), rng.normal(0.4, 0.1, (5, 4))
+        found = stats.difference(a, b, "mean", seed=i, draws=300)
         hits += found.low <= 0.2 <= found.high
     assert 0.92 <= hits / 300 <= 0.985
 
@@ -281,9 +279,37 @@ def test_the_table_of_coverages_is_measured(method, n, tasks):
             n, statistic, distribution, tasks=tasks, method=method, repetitions=1500, seed=11
         )
         for statistic in ("mean", "iqm")
-        for distribution in stats.DISTRIBUTIONS
+        for distribution in SPREAD
     ]
     assert min(shares) == pytest.approx(resampling.COVERAGE[method][n][tasks >= 4], abs=0.025)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tasks", [1, 4])
+@pytest.mark.parametrize(("method", "n"), [(m, n) for m, rows in resampling.RARE.items() for n in rows])
+def test_the_table_of_rare_failures_is_measured(method, n, tasks):
+    told = {"tasks": tasks, "method": method, "repetitions": 1500, "seed": 11}
+    shares = [stats.measure_coverage(n, statistic, "rare", **told) for statistic in ("mean", "iqm")]
+    assert min(shares) == pytest.approx(resampling.RARE[method][n][tasks >= 4], abs=0.03)
+
+
+@pytest.mark.parametrize(("n", "tasks"), [(5, 1), (10, 1), (5, 4)])
+def test_where_few_runs_fail_the_coverage_told_is_the_one_that_is_met(n, tasks):
+    found = stats.confidence(runs(1, (n, tasks)), "mean")
+    share = stats.measure_coverage(n, distribution="rare", tasks=tasks, repetitions=400, draws=300)
+    assert share < found.coverage
+    assert share == pytest.approx(found.rare, abs=0.08)
+    assert f"at least {100 * found.coverage:.0f} %, {100 * found.rare:.0f} % where one run in ten" in str(
+        found
+    )
+
+
+def test_the_page_on_reports_shows_the_tables():
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    for n in (2, 3, 5, 10, 20, 50):
+        method = "studentised" if n < resampling.SMALL else "widened"
+        row = (*resampling.COVERAGE[method][n], *resampling.RARE[method][n])
+        assert f"| {n} | " + " | ".join(f"{100 * share:.0f} %" for share in row) + " |" in page
 
 
 def test_the_table_answers_for_the_next_smaller_number_of_runs():
@@ -299,17 +325,11 @@ def test_the_table_answers_for_the_next_smaller_number_of_runs():
 
 
 def test_the_order_of_runs_changes_nothing():
-    rng = np.random.default_rng(8)
     a, b = [runs(1, 5), runs(2, 6), runs(3, 5)], [runs(4, 5), runs(5, 6), runs(6, 5)]
-    order = [rng.permutation(len(x)) for x in a]
     mixed = [x[list(reversed(range(len(x))))] for x in a]
-    together = [[x[i] for x, i in zip(side, order, strict=True)] for side in (a, b)]
     for statistic in stats.STATISTICS:
         assert stats.confidence(a, statistic) == stats.confidence(mixed, statistic)
         assert stats.difference(a, b, statistic) == stats.difference(mixed, b, statistic)
-        same = stats.difference(*together, statistic, paired=True)
-        assert stats.difference(a, b, statistic, paired=True) == same
-    assert stats.difference(a, b, paired=True) != stats.difference(mixed, b, paired=True)
     assert stats.probability_of_improvement(a, b) == stats.probability_of_improvement(mixed, b)
     one = stats.ranks({"a": a, "b": b, "c": a[::-1]}, draws=101)
     assert one == stats.ranks({"c": mixed[::-1], "b": b, "a": mixed}, draws=101)
@@ -324,27 +344,9 @@ def test_the_order_of_runs_changes_nothing():
 
 def test_an_algorithm_does_not_differ_from_itself():
     x = runs(1, (5, 3))
-    apart, paired = stats.difference(x, x), stats.difference(x, x, paired=True)
-    assert apart.estimate == paired.estimate == 0
+    apart = stats.difference(x, x)
+    assert apart.estimate == 0
     assert apart.low < 0 < apart.high
-    assert (paired.low, paired.high) == (0, 0)
-
-
-def test_pairs_take_out_what_seeds_share():
-    seed_effect = runs(1, (8, 3), spread=0.3)
-    a, b = seed_effect + runs(2, (8, 3), spread=0.02), seed_effect - runs(3, (8, 3), 0.4, 0.02)
-    apart, paired = stats.difference(a, b, "mean"), stats.difference(a, b, "mean", paired=True)
-    assert apart.estimate == pytest.approx(paired.estimate) == pytest.approx(a.mean() - b.mean())
-    assert paired.high - paired.low < 0.2 * (apart.high - apart.low)
-    assert paired.low < paired.estimate < paired.high
-
-
-def test_the_paired_difference_of_means_is_the_interval_of_the_differences():
-    a, b = runs(1, (9, 1)), runs(2, (9, 1))
-    for method in ("percentile", "studentised"):
-        paired = stats.difference(a, b, "mean", paired=True, method=method, draws=20000)
-        alone = stats.confidence(a - b, "mean", method=method, draws=20000)
-        assert paired[:3] == pytest.approx(alone[:3], abs=0.006)
 
 
 def test_probability_of_improvement_by_hand():
@@ -384,6 +386,31 @@ def test_winning_every_pair_leaves_a_bound():
     lost = stats.probability_of_improvement(np.zeros((4, 2)), np.ones((5, 2)))
     assert (lost.estimate, lost.low) == (0.0, 0.0)
     assert lost.high == pytest.approx(1 - found.low)
+
+
+@pytest.mark.parametrize("size", [(10, 2), (2, 10), (5, 5), (3, 4, 20), (2,)])
+def test_the_bound_holds_with_unequal_numbers_of_runs(size):
+    found = stats.probability_of_improvement([np.ones(n) for n in size], [np.zeros(n) for n in size])
+    assert found.low ** (len(size) * min(size)) == pytest.approx(0.025)
+    # Worst are runs of one side that do not vary: to win all is then to win as many pairs as there are runs.
+    rng = np.random.default_rng(0)
+    chance = rng.random((4000, len(size))) ** rng.uniform(0.02, 3, (4000, 1))
+    below = chance[chance.mean(axis=1) < found.low]
+    assert len(below)
+    assert np.prod(below ** np.array(size), axis=1).max() <= 0.025
+
+
+def test_failed_runs_on_one_task_do_not_tighten_the_bound():
+    rng, misses, won = np.random.default_rng(0), 0, 0
+    for i in range(400):  # a task that is always won, ten runs each; one that is won with 0.4, two runs each
+        other = np.where(rng.random(2) < 0.4, 0.0, 1.0)
+        found = stats.probability_of_improvement(
+            [np.ones(10), np.full(2, 0.5)], [np.zeros(10), other], seed=i, draws=50
+        )
+        won += found.method == "exact"
+        misses += found.method == "exact" and not found.low <= 0.7 <= found.high
+    assert won > 40
+    assert misses == 0
 
 
 # Profiles and ranks

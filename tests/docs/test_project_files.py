@@ -5,6 +5,9 @@ from pathlib import Path
 
 import yaml
 
+from collm_agents.cli import OVERVIEW
+from collm_agents.records import read_results
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
@@ -38,3 +41,26 @@ def test_the_licence_is_the_one_that_is_named():
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_example_is_in_the_list_of_examples():
+    listed = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    names = [file.name for file in sorted((ROOT / "examples").glob("*.py"))]
+    assert [name for name in names if f"[{name}]({name})" not in listed] == []
+
+
+def test_every_suite_is_in_the_table_of_suites():
+    table = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8").partition("| suite | runs |")[2]
+    names = [file.stem for file in sorted((ROOT / "collm_agents" / "suites").glob("*.toml"))]
+    assert [name for name in names if f"`{name}`" not in table.partition("\n\n")[0]] == []
+
+
+def test_the_code_of_a_stopped_run_is_told_where_exit_codes_are():
+    assert "128 + N" in OVERVIEW
+    assert "128 + N" in (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_reproducing_counts_the_runs_that_the_file_holds():
+    text = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    runs = len(read_results(ROOT / "benchmarks" / "results" / "mini-core.json").records)
+    assert f"the comparison over five seeds, {runs} runs |" in text

@@ -188,7 +188,7 @@ def test_a_download_is_a_csv_that_no_spreadsheet_runs(shop):
     found = await blob.text();
     """
     header, *rows = shop.ask("hostile", script).removeprefix("\ufeff").split("\r\n")
-    assert header == '"algorithm","estimate","low","high","runs"'
+    assert header == '"algorithm","estimate","low","high","runs","failed"'
     assert len(rows) == 5
     names = [row.rpartition('",')[0][1:] for row in rows if row]
     assert sorted(names) == sorted(
