@@ -32,7 +32,7 @@ def main(name: str, runs: str = "1000000", folder: str = "") -> None:
     def once(data: bytes) -> None:
         function(data.decode("utf-8", "surrogateescape"))
 
-    # No limit of memory: what instruments the code keeps some kilobytes of every text that plays a game, and the same
+    # No limit of memory: what instruments the code keeps some kilobytes of every text that plays a game; the same
     # texts without it keep nothing.
     options = [f"-runs={runs}", f"-timeout={SECONDS}", f"-max_len={LONGEST}", "-rss_limit_mb=0"]
     options += ["-seed=1", "-print_final_stats=1", "-verbosity=1", f"-artifact_prefix={place}/"]
