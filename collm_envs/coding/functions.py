@@ -204,7 +204,7 @@ class FunctionTeam(CollabEnv):
         return self.feedback == "level_feedback" and bool(self.wording.failed)
 
     def _score_runs(self, entry: str, results: Sequence[RunResult]) -> Score:
-        run = FunctionRun(self.helpers, entry, judging.joined(results))
+        run = FunctionRun(self.helpers, entry, judging.joined(results), self.formula)
         told = results[0].error if len(results) > 1 else ""
         return replace(self.reward_model(run), details={"run": run, "error": told})
 
