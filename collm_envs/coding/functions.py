@@ -182,10 +182,10 @@ class FunctionTeam(CollabEnv):
             payload={"replies": replies, "entry": entry, "given": public["given"]},
         )
         setup = "\n".join(filter(None, (public["given"], hidden["setup"])))
-        groups = [(*public["visible"], *hidden["tests"])]
+        groups = [(*public["visible"], *hidden["tests"])]  # one run is the score, whatever is told of it
         if self._tells_errors and public["visible"] and not outcome.last:
-            # Apart: a program may put whatever it has seen into an error, and of public tests errors are told.
-            groups = [public["visible"], hidden["tests"]]
+            # Once more and apart: a program may put whatever it has seen into an error that is told.
+            groups.append(tuple(public["visible"]))
         runs = [
             judging.submit(
                 program,
@@ -204,9 +204,9 @@ class FunctionTeam(CollabEnv):
         return self.feedback == "level_feedback" and bool(self.wording.failed)
 
     def _score_runs(self, entry: str, results: Sequence[RunResult]) -> Score:
-        run = FunctionRun(self.helpers, entry, judging.joined(results), self.formula)
-        told = results[0].error if len(results) > 1 else ""
-        return replace(self.reward_model(run), details={"run": run, "error": told})
+        run = FunctionRun(self.helpers, entry, results[0], self.formula)
+        public = results[1] if len(results) > 1 else RunResult(())
+        return replace(self.reward_model(run), details={"run": run, "public": public})
 
     def settle(self, state: CodeState, outcome: Attempt, score: Score) -> CodeState:
         run: FunctionRun = score.details["run"]
@@ -220,7 +220,7 @@ class FunctionTeam(CollabEnv):
                 state.task.public["examples"],
                 self.wording,
                 redefined=run.redefined(own),
-                error=score.details["error"],
+                public=score.details["public"],
             )
         return replace(state, told=told)
 

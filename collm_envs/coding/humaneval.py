@@ -38,7 +38,7 @@ class HumanEval(FunctionTeam):
 
     Success: every test passes, the hidden ones included; the helper need not be used. Replies are read and run
     in the sandbox alone. What a test expects never enters the process that runs the replies; public tests, whose
-    errors are told, run apart from the hidden ones.
+    errors are told, run once more and apart from the hidden ones for that.
 
     Arguments: those of `CollabEnv`, with 2 turns by default; `visible_tests` (1): how many asserts are public,
     at least one is always hidden; `sandbox` (`auto`): the confinement asked for, see `collm sandbox doctor`.

@@ -8,7 +8,6 @@ import pytest
 
 from collm_envs import make
 from collm_envs.coding import rules
-from collm_envs.coding.judging import joined
 from collm_envs.coding.rules import ClassRun, FunctionRun
 from collm_envs.reward import RewardModel
 from collm_envs.sandbox import RunResult, TestResult
@@ -168,10 +167,7 @@ def test_weights_of_zero_open_no_level_behind_failed_tests():
 
 
 def test_inproc_is_counted():
-    result = joined(
-        [RunResult((TestResult("a", "pass"),)), RunResult((TestResult("b", "fail"),), trust="inproc")]
-    )
-    assert (result.passed, result.total, result.trust) == (1, 2, "inproc")
+    result = RunResult((TestResult("a", "pass"), TestResult("b", "fail")), trust="inproc")
     assert rules.function_metrics(FunctionRun(("aux",), "f", result))["inproc"] == 1
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collm_envs import DataError, EnvFault, SettingError, make, make_vec, play_scripted
-from collm_envs.coding import judging
+from collm_envs.coding import judging, rules
 from collm_envs.coding.functions import FunctionTeam
 from collm_envs.sandbox import RunResult, TestResult
 from collm_envs.task import Task
@@ -344,7 +344,7 @@ def test_no_observation_holds_hidden_text(mode, visible, count, plays):
     assert not any("zqxj" in text or "44444" in text for text in texts)
 
 
-def test_tests_run_in_one_go_where_nobody_is_told(monkeypatch):
+def test_one_run_is_the_score_and_another_is_told(monkeypatch):
     runs = []
 
     def counted(program, tests, **limits):
@@ -354,7 +354,7 @@ def test_tests_run_in_one_go_where_nobody_is_told(monkeypatch):
     submit = judging.submit
     monkeypatch.setattr(judging, "submit", counted)
     for settings_, expected in (
-        ({}, [1, 2, 3]),
+        ({}, [3, 1, 3]),
         ({"feedback": "passed"}, [3, 3]),
         ({"num_turns": 1}, [3]),
     ):
@@ -364,6 +364,32 @@ def test_tests_run_in_one_go_where_nobody_is_told(monkeypatch):
         while env.agents:
             env.step(dict.fromkeys(env.agents, AUX))
         assert runs == expected
+
+
+SIX = Task(
+    "six",
+    {**TASK.public, "visible": [f"assert f({x}) == {x}" for x in range(4)]},
+    {"tests": ["assert f(8) == 8", "assert f(9) == 9"], "setup": "", "names": {}},
+)
+HANGS = "def f(x):\n    while x < 4:\n        pass\n    return aux(x) + 0"
+COUNTS = "calls = []\ndef f(x):\n    calls.append(x)\n    return aux(x) if len(calls) < 5 else -1"
+
+
+@pytest.mark.parametrize("main", [HANGS, COUNTS])
+def test_a_score_depends_on_the_replies_alone(main, monkeypatch):
+    modes = ["level_feedback", "plain"]
+    if main is HANGS:
+        monkeypatch.setitem(rules.TIME_LIMIT_S, "paper", 0.3)
+        del modes[1:]  # it takes its time
+    scores = {}
+    for mode in modes:
+        env = make(IDS[0], feedback=mode)
+        env.reset(options={"task": SIX})
+        for turn in range(2):
+            *_, infos = env.step({"aux_0": "def aux(x):\n    return x", "main_1": main})
+            scores[mode, turn] = infos["aux_0"]["score"], infos["aux_0"]["metrics"]["pass_rate"]
+    assert len(set(scores.values())) == 1
+    assert scores["level_feedback", 1][1] == (0 if main is HANGS else pytest.approx(4 / 6))
 
 
 def test_a_program_that_looks_around_learns_nothing():
@@ -382,6 +408,7 @@ def test_the_spy_would_be_seen_without_the_separate_run(monkeypatch):
     env.reset(options={"task": SECRET})
     score = env.submit({"aux_0": SPY, "main_1": "def f(x):\n    return aux(x) + 1"}).result()
     assert "zqxj" in str(score.details["run"].result.tests)
+    assert not score.details["public"].tests
 
 
 # -- the way through the sandbox ---------------------------------------------------------------------------------
