@@ -111,7 +111,7 @@ def test_a_prompt_of_plain_text(tmp_path):
 
 
 BROKEN_ROWS = [
-    (changed(HUMANEVAL, test="x = 1"), "'H/1'.*'test'"),
+    (changed(HUMANEVAL, test="x = 1"), "field 'test': the test must define check"),
     (changed(HUMANEVAL, test="def check(c):\n  assert ("), "'test'"),
     (changed(HUMANEVAL, test="def check(candidate):\n    pass\n"), "'test'"),
     (changed(HUMANEVAL, entry_point="h"), "no function 'h'"),
@@ -124,14 +124,26 @@ BROKEN_ROWS = [
     (changed(MBPP, test_setup_code="import ("), "'test_setup_code'.*not Python"),
     (changed(HUMANEVAL, test=...), "needs the fields"),
     (changed(OWN, tests=["assert f(1) == 1", 3]), "'tests'"),
+    (changed(OWN, tests=["assert f(1) =="]), "field 'tests': assert 0 is no Python"),
+    (changed(OWN, test_setup="import ("), "field 'test_setup': not Python"),
+    (changed(MBPP, challenge_test_list=["assert ("]), "field 'challenge_test_list': not Python"),
 ]
 
 
 @pytest.mark.parametrize(("row", "message"), BROKEN_ROWS, ids=range(len(BROKEN_ROWS)))
 def test_a_broken_row_is_one_line_that_names_it(row, message, tmp_path):
+    source = saved(tmp_path, row)
     with pytest.raises(DataError, match=message) as caught:
-        make(IDS[0], source=saved(tmp_path, row), split="all").reset(options={"task": 0})
+        make(IDS[0], source=source, split="all").reset(options={"task": 0})
     assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{source}, row 1")
+
+
+@pytest.mark.parametrize("id", [*IDS, "coding/compose-mini-v0", "coding/classeval-v0"])
+def test_an_unknown_tier_is_told_before_anything_is_loaded(id):
+    with pytest.raises(SettingError, match=r"sandbox='ful' is not offered by .*full"):
+        make(id, sandbox="ful")
+    assert make(id, sandbox="no-userns").sandbox == "no-userns"
 
 
 def test_no_reference_no_oracle(tmp_path):
