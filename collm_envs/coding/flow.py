@@ -160,7 +160,7 @@ class _Flow:
         for decorator in node.decorator_list:
             self.value(decorator, ANY)
             want |= CALLED
-        self.defaults(node.args)
+        self.defaults(node)
         if _calling(want):
             around, self.kept = self.kept, bool(_calling(want) & CALLED)
             self.scopes.append((id(node), self.locals(node)[0]))
@@ -168,13 +168,18 @@ class _Flow:
             self.scopes.pop()
             self.kept = around
 
-    def defaults(self, args: ast.arguments) -> None:
-        for item in (*args.defaults, *filter(None, args.kw_defaults)):
-            self.value(item, ANY)
+    def defaults(self, node: Function | ast.Lambda) -> None:
+        """Default values, each as far as its argument is read."""
+        own = node.args
+        places = [*own.posonlyargs, *own.args]
+        pairs = [*zip(places[len(places) - len(own.defaults) :], own.defaults, strict=True)]
+        pairs += [(place, item) for place, item in zip(own.kwonlyargs, own.kw_defaults, strict=True) if item]
+        for place, item in pairs:
+            self.value(item, self.wants[id(node), place.arg])
 
     def lambda_(self, node: ast.Lambda, want: int) -> None:
         if _calling(want):
-            self.defaults(node.args)
+            self.defaults(node)
             self.scopes.append((id(node), self.locals(node)[0]))
             self.value(node.body, READ if _calling(want) & CALLED else 0)
             self.scopes.pop()
@@ -357,10 +362,13 @@ class _Flow:
         root = _root(node.func)
         if not isinstance(root, ast.Name):
             return isinstance(root, ast.Await)
+        if root.id in self.helpers and root is node.func:
+            # A helper whose result is dropped may still have filled what it was given.
+            names = (item.id for item in node.args if isinstance(item, ast.Name))
+            return len(self.helpers) > 1 and any(self.wants[self.resolve(name)] for name in names)
         if root is node.func:
-            return root.id not in self.helpers and not (
-                root.id in _CHANGE_NOTHING and self.is_builtin(root.id)
-            )
+            into = root.id == "print" and any(word.arg == "file" for word in node.keywords)
+            return into or not (root.id in _CHANGE_NOTHING and self.is_builtin(root.id))
         if isinstance(node.func, ast.Attribute):
             own = self.own(root.id)
             if own is not None:

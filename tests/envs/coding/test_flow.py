@@ -102,6 +102,9 @@ HONEST = [
     "import aux_tools\nreturn aux(x)",
     "g = aux if x else abs\nreturn g(x)",
     "g = aux or abs\nreturn g(x)",
+    "out = io.StringIO()\nprint(aux(x), file=out)\nreturn out.getvalue()",
+    "def g(y, z=aux(1)):\n    return y + z\nreturn g(x)",
+    "g = lambda y, *, h=aux: h(y)\nreturn g(x)",
 ]
 NOT_CALLED = [
     "aux",
@@ -181,6 +184,8 @@ THROWN = [
     "len(str(aux(x)))",
     "math.floor(aux(x))",
     "aux(aux(x))",
+    "z = aux(x)\naux(z)",
+    "def g(y, z=aux(1)):\n    return y\ng(x)",
     "g = aux\ng(x)",
     "g = aux\nz = g(x)",
     "{'a': aux}['a'](x)",
@@ -255,3 +260,11 @@ def test_long_programs_are_read_soon(body):
 def test_more_than_a_wrapper_by_a_branch_that_never_runs():
     tree = ast.parse("def f(x):\n    if 0 and x:\n        return 3\n    return aux(x)").body[0]
     assert is_thin(tree, ["aux"])
+
+
+def test_defaults_of_main_and_helpers_that_fill_a_list():
+    tree = ast.parse("def f(x, y=aux(1)):\n    return x")
+    assert flow.calls("f", ["aux"], {"f": tree.body[0]}) == {"aux": "thrown"}
+    for line, verdict in (("aux2(out, y)", "used"), ("aux2(y)", "thrown")):
+        tree = ast.parse(f"def f(x):\n    out = []\n    y = aux(x)\n    {line}\n    return out")
+        assert flow.calls("f", ["aux", "aux2"], {"f": tree.body[0]}) == {"aux": verdict, "aux2": "thrown"}
