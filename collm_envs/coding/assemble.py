@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
-from collm_envs.coding import extract, usage
+from collm_envs.coding import extract, flow, usage
 from collm_envs.coding.extract import PARSE_ERRORS, Fault, Function
 from collm_envs.coding.imports import missing_imports
 
@@ -88,7 +88,7 @@ def function(payload: Mapping[str, Any]) -> tuple[str | None, Facts]:
     if code is not None:
         helpers = [name for name in names if name != entry and name in found]
         functions = {node.name: node for node in kept if isinstance(node, _FUNCTIONS)}
-        used = usage.calls(entry, helpers, functions)
+        used = flow.calls(entry, helpers, functions)
         for name in helpers:
             facts["functions"][name] |= {"called": name in used, "thrown": used.get(name) == "thrown"}
         facts["thin"] = usage.is_thin(found[entry], helpers)

@@ -14,7 +14,7 @@ import numpy as np
 from collm_envs.coding import judging, scripted
 from collm_envs.coding.feedback import one_line
 from collm_envs.coding.functions import DATA, Attempt, CodeState
-from collm_envs.coding.rows import optional_strings, optional_text, parse_field, parsed
+from collm_envs.coding.rows import optional_strings, optional_text, parse_field, parsed, require_plan
 from collm_envs.coding.rules import (
     CLASS_LIMIT_S,
     TIME_LIMIT_S,
@@ -29,8 +29,8 @@ from collm_envs.env import CollabEnv
 from collm_envs.errors import DataError, require_choice
 from collm_envs.registry import register
 from collm_envs.reward import Score, Scorer
-from collm_envs.sandbox import Program, RunResult, UnitTests
-from collm_envs.task import Row, RowFormat, Task, read_rows
+from collm_envs.sandbox import TIERS, Program, RunResult, UnitTests
+from collm_envs.task import FieldError, Row, RowFormat, Task, read_rows
 
 ASSIGNMENTS = ("params", "balanced")
 SHOWN_IDS = 5  # failing tests that feedback names
@@ -43,9 +43,7 @@ def class_row(row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
     functions = {node.name: node for node in shell.body if isinstance(node, ast.FunctionDef)}
     missing = [method for method in written if method not in functions]
     if missing:
-        raise DataError(
-            f"task {row.get('task_id')!r}, field 'methods_info': {missing[0]!r} is not in the skeleton"
-        )
+        raise FieldError("methods_info", f"{missing[0]!r} is not in the skeleton")
     public: dict[str, Any] = {
         "class_name": name,
         "skeleton": row["skeleton"],
@@ -66,6 +64,7 @@ def class_row(row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
         "setup": _test_imports(row, public["imports"]),
         "solution_code": optional_text(row, "solution_code"),
     }
+    require_plan("test", UnitTests(hidden["test"], hidden["setup"]))
     return public, hidden
 
 
@@ -78,7 +77,7 @@ def _shell(row: Row, name: str, written: Sequence[str]) -> tuple[ast.ClassDef, s
     try:
         tree, source = parsed(row["skeleton"]), row["skeleton"]
     except SyntaxError:
-        tree = parse_field(row, "solution_code", optional_text(row, "solution_code"))
+        tree = parse_field("solution_code", optional_text(row, "solution_code"))
         for shell in (node for node in tree.body if isinstance(node, ast.ClassDef)):
             shell.body = [node for node in shell.body if _is_given(node, written)]
             for node in (n for n in shell.body if isinstance(n, ast.FunctionDef) and n.name in written):
@@ -87,7 +86,7 @@ def _shell(row: Row, name: str, written: Sequence[str]) -> tuple[ast.ClassDef, s
         tree = parsed(source)
     found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     if not found:
-        raise DataError(f"task {row.get('task_id')!r}, field 'skeleton': no class {name!r}")
+        raise FieldError("skeleton", f"no class {name!r}")
     return found[-1], source
 
 
@@ -98,13 +97,11 @@ def _is_given(node: ast.stmt, written: Sequence[str]) -> bool:
 
 def _test_imports(row: Row, imports: Sequence[str]) -> str:
     """Of the class's imports those that its tests use: the rest may need packages that tests can do without."""
-    tree = parse_field(row, "test", row["test"])
+    tree = parse_field("test", row["test"])
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     kept = []
     for line in imports:
-        names = (
-            item for node in ast.walk(parse_field(row, "import_statement", line)) for item in _bound(node)
-        )
+        names = (item for node in ast.walk(parse_field("import_statement", line)) for item in _bound(node))
         if used & set(names):
             kept.append(line)
     return "\n".join(kept)
@@ -125,9 +122,7 @@ def _method_names(row: Row) -> list[str]:
         for info in (infos if infos is not None else ())
     ]
     if not names or not all(isinstance(name, str) for name in names):
-        raise DataError(
-            f"task {row.get('task_id')!r}, field 'methods_info': expected a list of objects with a method_name"
-        )
+        raise FieldError("methods_info", "expected a list of objects with a method_name")
     return list(dict.fromkeys(names))
 
 
@@ -206,6 +201,7 @@ class ClassTeam(CollabEnv):
         self, *, num_turns: int = 2, assignment: str = "params", sandbox: str = "auto", **settings: Any
     ) -> None:
         require_choice("assignment", assignment, ASSIGNMENTS, self.env_id)
+        require_choice("sandbox", sandbox, ("auto", *TIERS), self.env_id)
         self.assignment, self.sandbox = assignment, sandbox
         super().__init__(num_turns=num_turns, **settings)
 

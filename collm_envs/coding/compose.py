@@ -14,9 +14,8 @@ from collm_envs.coding.feedback import Wording
 from collm_envs.coding.functions import HELPERS, MAIN_ROLE, SOLE_ROLE, CodeState, FunctionTeam
 from collm_envs.coding.rules import FunctionRun, all_passed
 from collm_envs.coding.steps import OPERATIONS, STEPS, Step
-from collm_envs.errors import DataError
 from collm_envs.registry import register
-from collm_envs.task import Row, RowFormat
+from collm_envs.task import FieldError, Row, RowFormat
 from collm_envs.text import pieces
 
 ENTRY = "f"
@@ -40,11 +39,11 @@ class ComposeRow:
         """Public and hidden fields of a row."""
         chosen = steps.read_steps(row["steps"])[: self.count]
         if len(chosen) < self.count:
-            raise DataError(f"field 'steps': {row['steps']!r} has fewer than the {self.count} steps needed")
+            raise FieldError("steps", f"{row['steps']!r} has fewer than the {self.count} steps needed")
         try:
             inputs = [int(word) for word in row["inputs"].split()]
         except ValueError:
-            raise DataError(f"field 'inputs': {row['inputs']!r} is no list of whole numbers") from None
+            raise FieldError("inputs", f"{row['inputs']!r} is no list of whole numbers") from None
         tests = [f"assert {ENTRY}({x}) == {steps.value(chosen, x)}" for x in inputs]
         shown = min(self.visible, len(tests) - 1)
         public = {

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from collm_envs.coding.rules import FunctionRun
+from collm_envs.sandbox import RunResult
 
 MAX_ERROR = 160  # characters of an error that are shown
 
@@ -76,7 +77,7 @@ def told(
     wording: Wording,
     *,
     redefined: Sequence[str],
-    error: str,
+    public: RunResult,
 ) -> str:
     """The feedback for one agent.
 
@@ -84,14 +85,14 @@ def told(
         mode: `level_feedback`, `level_passed`, `passed` or `plain`.
         run: the judged turn.
         own: functions that the agent writes.
-        visible: public tests as shown, the first ones of the run.
+        visible: public tests as shown.
         wording: the phrases.
         redefined: functions of partners that this agent defined.
-        error: why the program could not be loaded, as it was with public tests alone; "" where that is unknown.
+        public: the program's run with the public tests alone, of which errors may be told; empty where it had none.
     """
     phrases: list[str] = []
     if mode == "level_feedback":
-        phrases += _levels(run, own, visible, wording, redefined, error)
+        phrases += _levels(run, own, visible, wording, redefined, public)
     elif mode == "level_passed":
         answers = (
             all(map(run.defined, run.helpers)),
@@ -114,7 +115,7 @@ def _levels(
     visible: Sequence[str],
     wording: Wording,
     redefined: Sequence[str],
-    loading: str,
+    public: RunResult,
 ) -> Iterator[str]:
     for name in (*own, *(other for other in (*run.helpers, run.entry) if other not in own)):
         yield _definition(run, name, wording, own=name in own)
@@ -128,8 +129,8 @@ def _levels(
     if not run.parses:
         return
     if result.error:
-        yield wording.loading.format(error=one_line(loading or "it could not be loaded"))
-    for text, test in zip(visible, result.tests, strict=False):
+        yield wording.loading.format(error=one_line(public.error or "it could not be loaded"))
+    for text, test in zip(visible, public.tests, strict=False):
         if test.status != "pass" and not result.error:
             yield wording.failed.format(test=text, error=one_line(test.message or test.status))
     if run.entry in own:

@@ -18,12 +18,12 @@ import numpy as np
 
 from collm_envs.coding import feedback, judging, scripted
 from collm_envs.coding.feedback import Wording
-from collm_envs.coding.rows import function_formats
+from collm_envs.coding.rows import function_formats, whole_tests
 from collm_envs.coding.rules import TIME_LIMIT_S, FunctionRun, all_passed, function_levels, function_metrics
 from collm_envs.env import CollabEnv
-from collm_envs.errors import SettingError
+from collm_envs.errors import SettingError, require_choice
 from collm_envs.reward import Score, Scorer
-from collm_envs.sandbox import Asserts, Program, RunResult
+from collm_envs.sandbox import TIERS, Program, RunResult
 from collm_envs.task import Row, RowFormat, Task, TaskSource, load_source, read_rows
 
 _PROMPTS = {
@@ -96,6 +96,7 @@ class FunctionTeam(CollabEnv):
     ) -> None:
         if not isinstance(visible_tests, int) or isinstance(visible_tests, bool) or visible_tests < 0:
             raise SettingError(f"visible_tests must be a whole number >= 0, not {visible_tests!r}")
+        require_choice("sandbox", sandbox, ("auto", *TIERS), self.env_id)
         self.visible_tests, self.sandbox = visible_tests, sandbox
         super().__init__(num_turns=num_turns, **settings)
 
@@ -181,15 +182,14 @@ class FunctionTeam(CollabEnv):
             prepare=f"{judging.ASSEMBLE}:function",
             payload={"replies": replies, "entry": entry, "given": public["given"]},
         )
-        setup = "\n".join(filter(None, (public["given"], hidden["setup"])))
-        groups = [(*public["visible"], *hidden["tests"])]
+        groups = [(*public["visible"], *hidden["tests"])]  # one run is the score, whatever is told of it
         if self._tells_errors and public["visible"] and not outcome.last:
-            # Apart: a program may put whatever it has seen into an error, and of public tests errors are told.
-            groups = [public["visible"], hidden["tests"]]
+            # Once more and apart: a program may put whatever it has seen into an error that is told.
+            groups.append(tuple(public["visible"]))
         runs = [
             judging.submit(
                 program,
-                Asserts(statements, setup, dict(hidden["names"])),
+                whole_tests(public["given"], hidden["setup"], statements, hidden["names"]),
                 given=public["given"],
                 tier=self.sandbox,
                 time_limit_s=TIME_LIMIT_S[self.formula],
@@ -204,9 +204,9 @@ class FunctionTeam(CollabEnv):
         return self.feedback == "level_feedback" and bool(self.wording.failed)
 
     def _score_runs(self, entry: str, results: Sequence[RunResult]) -> Score:
-        run = FunctionRun(self.helpers, entry, judging.joined(results))
-        told = results[0].error if len(results) > 1 else ""
-        return replace(self.reward_model(run), details={"run": run, "error": told})
+        run = FunctionRun(self.helpers, entry, results[0], self.formula)
+        public = results[1] if len(results) > 1 else RunResult(())
+        return replace(self.reward_model(run), details={"run": run, "public": public})
 
     def settle(self, state: CodeState, outcome: Attempt, score: Score) -> CodeState:
         run: FunctionRun = score.details["run"]
@@ -220,7 +220,7 @@ class FunctionTeam(CollabEnv):
                 state.task.public["examples"],
                 self.wording,
                 redefined=run.redefined(own),
-                error=score.details["error"],
+                public=score.details["public"],
             )
         return replace(state, told=told)
 

@@ -34,11 +34,11 @@ class HumanEval(FunctionTeam):
       (`"release"`); after three time-outs the others count as failed.
     - `aux_used` 0.5 for each helper that main calls, and 0 (0.5 less 0.5) where it throws the result away.
     - `own_work` 1 if main calls a helper and is more than a thin wrapper: thin is to hand one's arguments to
-      helpers and return what comes back.
+      helpers and return what comes back. With `formula="release"` the helper need only be there, not be called.
 
     Success: every test passes, the hidden ones included; the helper need not be used. Replies are read and run
     in the sandbox alone. What a test expects never enters the process that runs the replies; public tests, whose
-    errors are told, run apart from the hidden ones.
+    errors are told, run once more and apart from the hidden ones for that.
 
     Arguments: those of `CollabEnv`, with 2 turns by default; `visible_tests` (1): how many asserts are public,
     at least one is always hidden; `sandbox` (`auto`): the confinement asked for, see `collm sandbox doctor`.

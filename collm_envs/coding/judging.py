@@ -91,14 +91,3 @@ def gather(futures: Sequence[Future[S]]) -> Future[list[S]]:
     for future in futures:
         future.add_done_callback(count)
     return then(last, lambda _: [future.result() for future in futures])
-
-
-def joined(results: Sequence[RunResult]) -> RunResult:
-    """Runs of one program with different tests, as one."""
-    return RunResult(
-        tests=tuple(test for result in results for test in result.tests),
-        facts=next((result.facts for result in results if result.facts), {}),
-        trust="judged" if all(result.trust == "judged" for result in results) else "inproc",
-        seconds=sum(result.seconds for result in results),
-        error=next((result.error for result in results if result.error), ""),
-    )

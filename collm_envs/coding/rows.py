@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from collm_envs.errors import DataError, InputError
-from collm_envs.sandbox import Asserts
-from collm_envs.sandbox.plan import check_function, prompt_helpers
-from collm_envs.task import Row, RowFormat
+from collm_envs.errors import InputError
+from collm_envs.sandbox import Asserts, UnitTests
+from collm_envs.sandbox.plan import check_function, plan, prompt_helpers
+from collm_envs.task import FieldError, Row, RowFormat
 
 RESERVED = ("aux", "aux2", "aux3")
 Fields = tuple[dict[str, Any], dict[str, Any]]
@@ -48,7 +48,7 @@ def optional_strings(row: Row, column: str) -> list[str]:
     value = row.get(column)
     items = [] if value is None else list(value)
     if isinstance(value, str) or not all(isinstance(item, str) for item in items):
-        raise DataError(f"task {row.get('task_id')!r}, field {column!r}: expected a list of strings")
+        raise FieldError(column, "expected a list of strings")
     return items
 
 
@@ -56,8 +56,7 @@ def optional_text(row: Row, column: str) -> str:
     """A text column that may be missing or empty."""
     value = row.get(column)
     if value is not None and not isinstance(value, str):
-        found = type(value).__name__
-        raise DataError(f"task {row.get('task_id')!r}, field {column!r}: expected str, found {found}")
+        raise FieldError(column, f"expected str, found {type(value).__name__}")
     return value or ""
 
 
@@ -68,16 +67,24 @@ def parsed(source: str) -> ast.Module:
         return ast.parse(source)
 
 
-def parse_field(row: Row, column: str, source: str) -> ast.Module:
+def parse_field(column: str, source: str) -> ast.Module:
     """Parse a field of Python text.
 
     Raises:
-        DataError: naming task and field.
+        FieldError: when it is none.
     """
     try:
         return parsed(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise DataError(f"task {row.get('task_id')!r}, field {column!r}: not Python ({error})") from None
+        raise FieldError(column, f"not Python ({error})") from None
+
+
+def require_plan(column: str, tests: Asserts | UnitTests) -> None:
+    """Raise a `FieldError` unless the tests can be judged; how is remembered for when they are."""
+    try:
+        plan(tests)
+    except InputError as error:
+        raise FieldError(column, str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -89,11 +96,11 @@ class HumanEvalRow:
     def __call__(self, row: Row) -> Fields:
         """Public and hidden fields of a row."""
         entry, prompt = row["entry_point"], row["prompt"]
-        tests = _checks(row["test"], entry, str(row.get("task_id")))
+        tests = _checks(row["test"], entry)
         body = optional_text(row, "canonical_solution")
         head, given = _read_prompt(prompt, entry)
         reference = {"solution": prompt + body} if body.strip() else {}
-        return _fields(row, prompt, entry, head, given, tests, self.visible, reference)
+        return _fields("test", prompt, entry, head, given, tests, self.visible, reference)
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,11 @@ class OwnRow:
         """Public and hidden fields of a row."""
         entry, prompt = row["entry_point"], row["prompt"]
         tests = Asserts(tuple(row["tests"]), optional_text(row, "test_setup"))
+        parse_field("test_setup", tests.setup)
         head, given = _read_prompt(prompt, entry)
         reference = {name: optional_text(row, name) for name in ("aux", "main")}
-        return _fields(
-            row, prompt, entry, head, given, tests, self.visible, reference if all(reference.values()) else {}
-        )
+        known = reference if all(reference.values()) else {}
+        return _fields("tests", prompt, entry, head, given, tests, self.visible, known)
 
 
 @dataclass(frozen=True)
@@ -126,26 +133,29 @@ class MbppRow:
     def __call__(self, row: Row) -> Fields:
         """Public and hidden fields of a row."""
         statements = [*row["test_list"], *optional_strings(row, "challenge_test_list")]
+        for column in ("test_list", "challenge_test_list"):
+            for statement in optional_strings(row, column):
+                parse_field(column, statement)
         code = row["code"].replace("\r\n", "\n")
-        tree = parse_field(row, "code", code)
-        entry = _called(parse_field(row, "test_list", statements[0]), tree, row)
+        tree = parse_field("code", code)
+        entry = _called(parsed(statements[0]), tree)
         setup = "\n".join([*optional_strings(row, "test_imports"), optional_text(row, "test_setup_code")])
-        parse_field(row, "test_setup_code", setup)
-        header = _header(_definition(tree, entry, row, "code"))
+        parse_field("test_setup_code", setup)
+        header = _header(_definition(tree, entry, "code"))
         prompt = f"{row[self.column].strip()}\n\nThe function's header: {header}"
         shown = statements[: _shown(self.visible, len(statements))]
         if shown:
             prompt += "\nIt must pass:\n" + "\n".join(shown)
         tests = Asserts(tuple(statements), setup)
-        return _fields(row, prompt, entry, tree, "", tests, self.visible, {"solution": code})
+        return _fields("test_list", prompt, entry, tree, "", tests, self.visible, {"solution": code})
 
 
 @lru_cache(maxsize=4096)
-def _checks(source: str, entry: str, task: str) -> Asserts:
+def _checks(source: str, entry: str) -> Asserts:
     try:
         return check_function(source, entry)
     except InputError as error:
-        raise DataError(f"task {task!r}, field 'test': {error}") from None
+        raise FieldError("test", str(error)) from None
 
 
 def _read_prompt(prompt: str, entry: str) -> tuple[ast.Module | None, str]:
@@ -162,8 +172,13 @@ def _read_prompt(prompt: str, entry: str) -> tuple[ast.Module | None, str]:
         return None, "\n".join(lines)
 
 
+def whole_tests(given: str, setup: str, statements: Sequence[str], names: Mapping[str, str]) -> Asserts:
+    """Asserts with all that goes before them: what the task gives, and their own setup."""
+    return Asserts(tuple(statements), "\n".join(filter(None, (given, setup))), dict(names))
+
+
 def _fields(
-    row: Row,
+    column: str,
     prompt: str,
     entry: str,
     tree: ast.Module | None,
@@ -173,8 +188,9 @@ def _fields(
     reference: Mapping[str, str],
 ) -> Fields:
     if entry in RESERVED:
-        raise DataError(f"task {row.get('task_id')!r}, field 'entry_point': {entry!r} is a helper's name")
-    own = _definition(tree, entry, row, "prompt").args if tree else None
+        raise FieldError("entry_point", f"{entry!r} is a helper's name")
+    own = _definition(tree, entry, "prompt").args if tree else None
+    require_plan(column, whole_tests(given, tests.setup, tests.statements, tests.names))
     shown = _shown(visible, len(tests.statements))
     arguments = [*own.posonlyargs, *own.args] if own else []
     public = {
@@ -206,10 +222,10 @@ def _readable(statement: str, names: Mapping[str, str]) -> str:
     return statement
 
 
-def _definition(tree: ast.Module, entry: str, row: Row, column: str) -> ast.FunctionDef:
+def _definition(tree: ast.Module, entry: str, column: str) -> ast.FunctionDef:
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == entry]
     if not found:
-        raise DataError(f"task {row.get('task_id')!r}, field {column!r}: no function {entry!r}")
+        raise FieldError(column, f"no function {entry!r}")
     return found[-1]
 
 
@@ -218,7 +234,7 @@ def _header(function: ast.FunctionDef) -> str:
     return f"def {function.name}({ast.unparse(function.args)}){returns}:"
 
 
-def _called(test: ast.Module, code: ast.Module, row: Row) -> str:
+def _called(test: ast.Module, code: ast.Module) -> str:
     """The function of the reference that the first assert calls."""
     defined = {node.name for node in code.body if isinstance(node, ast.FunctionDef)}
     called: Sequence[str] = [
@@ -229,6 +245,4 @@ def _called(test: ast.Module, code: ast.Module, row: Row) -> str:
     for name in called:
         if name in defined:
             return name
-    raise DataError(
-        f"task {row.get('task_id')!r}, field 'test_list': the first test calls no function of the field 'code'"
-    )
+    raise FieldError("test_list", "the first test calls no function of the field 'code'")

@@ -3,6 +3,10 @@
 For whoever reads, checks or varies the score. All figures are those of arXiv 2601.21972 and its released code. The
 two agree but for the time limit of an assert (8 s and 10 s) and for where scoring stops: the paper says when no
 test passes, the released code withholds the last level then, which is the same score.
+
+Both pay main's own work whether or not it calls a helper, so a main that does everything alone lacks only the half
+point of the call. `release` keeps that. `paper` differs from both: it asks for the call too, as work that nobody
+shares is no joint work.
 """
 
 from __future__ import annotations
@@ -29,11 +33,13 @@ class FunctionRun:
         helpers: names of the helper functions.
         entry: name of the main function.
         result: tests, and the facts of `assemble.function`.
+        formula: `paper` or `release`.
     """
 
     helpers: tuple[str, ...]
     entry: str
     result: RunResult
+    formula: str = "paper"
 
     def state(self, name: str) -> Mapping[str, Any]:
         """What is known of one function; nothing where the replies could not be read."""
@@ -63,8 +69,9 @@ class FunctionRun:
 
     @property
     def works(self) -> bool:
-        """Whether main calls a helper and is more than a thin wrapper of it (`usage.is_thin`)."""
-        return any(map(self.called, self.helpers)) and not self.result.facts.get("thin")
+        """Whether main is more than a thin wrapper (`usage.is_thin`), of a helper it calls or that is there."""
+        counts = self.defined if self.formula == "release" else self.called
+        return any(map(counts, self.helpers)) and not self.result.facts.get("thin")
 
 
 def aux_defined(run: FunctionRun) -> float:
@@ -93,7 +100,7 @@ def aux_used(run: FunctionRun) -> float:
 
 
 def own_work(run: FunctionRun) -> float:
-    """1 when main calls a helper and is more than a thin wrapper of it; 0 unless a test passed."""
+    """1 when main calls a helper (`release`: one is there) and is no thin wrapper; 0 unless a test passed."""
     return WORK * run.works if run.result.passed else 0.0
 
 

@@ -12,10 +12,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from collm_envs.errors import DataError
-from collm_envs.task import Row
+from collm_envs.task import FieldError, Row
 
 ROW_STEPS = 4  # steps of a row: as many as agents are used, at least two
 INPUTS = 4
@@ -66,19 +64,19 @@ def value(steps: Sequence[Step], x: int) -> int:
     return x
 
 
-def read_steps(text: str, task: Any = None) -> tuple[Step, ...]:
+def read_steps(text: str) -> tuple[Step, ...]:
     """Steps written as `add 3 times 2`.
 
     Raises:
-        DataError: for anything else.
+        FieldError: for anything else.
     """
     words = text.split()
     pairs = list(zip(words[::2], words[1::2], strict=False))
     if not pairs or len(words) % 2 or any(w not in OPERATIONS or not c.isdecimal() for w, c in pairs):
-        raise DataError(f"task {task!r}, field 'steps': {text!r} does not read 'add 3 times 2'")
+        raise FieldError("steps", f"{text!r} does not read 'add 3 times 2'")
     steps = tuple((word, int(constant)) for word, constant in pairs)
     if any(constant < OPERATIONS[word].least for word, constant in steps):
-        raise DataError(f"task {task!r}, field 'steps': a step of {text!r} changes nothing")
+        raise FieldError("steps", f"a step of {text!r} changes nothing")
     return steps
 
 

@@ -1,21 +1,33 @@
-"""How a main function uses its helpers, read off the syntax tree: called, thrown away, or merely wrapped.
+"""What a function binds and reads, what of it can run, and whether it only wraps, read off its syntax tree.
 
-For `assemble`. Dead code does not count: what follows a `return`, and branches of constant conditions. A tree
-cannot tell whether a call matters to the result; a main that calls a helper in vain is seen only where the value is
-dropped.
+For `assemble`, `flow` and `scripted`. Dead code does not count: what follows a `return`, and branches of constant
+conditions.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import operator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from collm_envs.coding.extract import Function
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (*_FUNCTIONS, ast.Lambda, ast.ClassDef, *_COMPREHENSIONS)  # they bind names for themselves
-_ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+_LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+_DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.ListComp, ast.SetComp, ast.DictComp, ast.Constant)
+_MAKERS = ("Counter", "OrderedDict", "defaultdict", "deque", "dict", "list", "set", "sorted")
+_COMPARES: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
 
 
 def returns(node: Function) -> bool:
@@ -27,40 +39,6 @@ def returns(node: Function) -> bool:
     )
 
 
-def calls(entry: str, helpers: Collection[str], functions: Mapping[str, Function]) -> dict[str, str]:
-    """Helpers that the entry point calls, itself or through functions it calls.
-
-    Passing a helper on (`map(aux, xs)`) counts as calling it. A name that a function binds itself is no helper.
-
-    Args:
-        entry: name of the entry point.
-        helpers: names to look for.
-        functions: every function of the program by name.
-
-    Returns:
-        `used` or `thrown` by helper; thrown where each of its calls drops the value.
-    """
-    found: dict[str, str] = {}
-    seen: set[str] = set()
-    queue = [entry]
-    while queue:
-        name = queue.pop()
-        if name in seen or name not in functions:
-            continue
-        seen.add(name)
-        node = functions[name]
-        local = bound_names(node)
-        body = _live(node.body)
-        idle = _idle(body, read_names(body))
-        for item in (item for statement in body for item in ast.walk(statement)):
-            if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load) and item.id not in local:
-                if item.id in helpers and item.id != name:
-                    dropped = id(item) in idle
-                    found[item.id] = "thrown" if dropped and found.get(item.id) != "used" else "used"
-                queue.append(item.id)
-    return found
-
-
 def is_thin(node: Function, helpers: Collection[str]) -> bool:
     """Whether a function only hands its arguments to a helper and returns what comes back.
 
@@ -70,7 +48,7 @@ def is_thin(node: Function, helpers: Collection[str]) -> bool:
     """
     helpers = set(helpers) - bound_names(node)
     kinds: dict[str, str] = {}
-    for statement in _live(node.body):
+    for statement in live(node.body):
         if isinstance(statement, ast.Return):
             return statement.value is not None and _kind(statement.value, kinds, helpers) == "handed"
         if isinstance(statement, ast.Assign) and all(isinstance(t, ast.Name) for t in statement.targets):
@@ -104,6 +82,35 @@ def own_nodes(node: Function) -> Iterator[ast.AST]:
             queue += ast.iter_child_nodes(item)
 
 
+def inner_nodes(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """Nodes without those of functions, lambdas and classes in them."""
+    queue = list(nodes)
+    while queue:
+        item = queue.pop()
+        yield item
+        if not isinstance(item, (*_FUNCTIONS, ast.Lambda, ast.ClassDef)):
+            queue += ast.iter_child_nodes(item)
+
+
+def own_containers(node: Function) -> set[str]:
+    """Names that hold nothing but containers and constants that the function made itself."""
+    made: Counter[str] = Counter()
+    stores: Counter[str] = Counter()
+    for item in inner_nodes(node.body):
+        if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Load):
+            stores[item.id] += 1
+        if isinstance(item, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            targets = item.targets if isinstance(item, ast.Assign) else [item.target]
+            call = item.value.func if isinstance(item.value, ast.Call) else None
+            is_made = isinstance(call, ast.Name) and call.id in _MAKERS
+            if is_made or isinstance(item, ast.AugAssign) or isinstance(item.value, _DISPLAYS):
+                made.update(target.id for target in targets if isinstance(target, ast.Name))
+    shared = {
+        name for part in node.body for n in ast.walk(part) if isinstance(n, ast.Nonlocal) for name in n.names
+    }
+    return {name for name, count in stores.items() if made[name] == count} - shared
+
+
 def bound_names(node: Function) -> set[str]:
     """Names that a function binds: arguments, assignments, loops, nested definitions, imports."""
     arguments = (item for item in ast.walk(node.args) if isinstance(item, ast.arg))
@@ -118,7 +125,7 @@ def bound_names(node: Function) -> set[str]:
             found.add((item.asname or item.name).partition(".")[0])
         elif isinstance(item, ast.ExceptHandler) and item.name:
             found.add(item.name)
-        elif isinstance(item, ast.Global):
+        elif isinstance(item, (ast.Global, ast.Nonlocal)):
             shared |= set(item.names)
     return found - shared
 
@@ -133,38 +140,71 @@ def read_names(statements: Sequence[ast.AST]) -> set[str]:
     }
 
 
-def _live(body: Sequence[ast.stmt]) -> list[ast.stmt]:
+def live(body: Sequence[ast.stmt]) -> list[ast.stmt]:
     """A block without what can never run, as far as constants at its own level show."""
     kept: list[ast.stmt] = []
     for statement in body:
-        if isinstance(statement, ast.If) and isinstance(statement.test, ast.Constant):
-            kept += _live(statement.body if statement.test.value else statement.orelse)
-        elif (
-            isinstance(statement, ast.While)
-            and isinstance(statement.test, ast.Constant)
-            and not statement.test.value
-        ):
-            kept += _live(statement.orelse)
+        known = truth(statement.test) if isinstance(statement, (ast.If, ast.While)) else None
+        if isinstance(statement, ast.If) and known is not None:
+            kept += live(statement.body if known else statement.orelse)
+        elif isinstance(statement, ast.While) and known is False:
+            kept += live(statement.orelse)
         else:
             kept.append(statement)
-        if kept and isinstance(kept[-1], _ENDS):
+        if kept and _ends(kept[-1]):
             break
     return kept
 
 
-def _idle(body: Sequence[ast.stmt], read: Collection[str]) -> set[int]:
-    """Ids of the function names of calls whose value is dropped: statements of their own, or names never read."""
-    found = set()
-    for item in (item for statement in body for item in ast.walk(statement)):
-        kept = isinstance(item, ast.Assign) and any(
-            not isinstance(target, ast.Name) or target.id in read for target in item.targets
+def _ends(statement: ast.stmt) -> bool:
+    """Whether nothing behind a statement in its block can run."""
+    while isinstance(statement, ast.If):  # a chain of `elif` may be long
+        if not statement.orelse or not _ends(statement.body[-1]):
+            return False
+        statement = statement.orelse[-1]
+    if isinstance(statement, ast.While):
+        return truth(statement.test) is True and not any(
+            isinstance(n, ast.Break) for n in ast.walk(statement)
         )
-        value = item.value if isinstance(item, (ast.Expr, ast.Assign)) and not kept else None
-        if isinstance(value, ast.Await):
-            value = value.value
-        if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
-            found.add(id(value.func))
-    return found
+    return isinstance(statement, _LEAVES)
+
+
+def truth(node: ast.expr) -> bool | None:
+    """Whether an expression is true, as far as constants and displays in it tell; None where they do not."""
+    if isinstance(node, ast.Constant):
+        return bool(node.value)
+    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+        sure = any(not isinstance(item, ast.Starred) for item in node.elts)
+        return True if sure else (None if node.elts else False)
+    if isinstance(node, ast.Dict):
+        return None if None in node.keys else bool(node.keys)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        inner = truth(node.operand)
+        return None if inner is None else not inner
+    if isinstance(node, ast.BoolOp):
+        known = [truth(part) for part in node.values]
+        decided = isinstance(node.op, ast.Or)  # what one operand suffices for
+        return decided if decided in known else (None if None in known else not decided)
+    if isinstance(node, ast.IfExp):
+        test = truth(node.test)
+        return None if test is None else truth(node.body if test else node.orelse)
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        left, right = node.left, node.comparators[0]
+        test_of = _COMPARES.get(type(node.ops[0]))
+        if isinstance(left, ast.Constant) and isinstance(right, ast.Constant) and test_of is not None:
+            try:
+                return bool(test_of(left.value, right.value))
+            except TypeError:
+                return None
+    return None
+
+
+def is_empty(node: ast.expr) -> bool:
+    """Whether what is looped over is plainly empty: `()`, `""`, `range(0)`."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
+        return len(node.args) == 1 and truth(node.args[0]) is False
+    is_display = isinstance(node, (ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict))
+    return is_display and truth(node) is False
 
 
 def _kind(value: ast.expr, kinds: Mapping[str, str], helpers: Collection[str]) -> str:

@@ -20,6 +20,7 @@ STATUSES = ("pass", "fail", "error", "protocol")
 MAX_MESSAGE = 200  # characters
 _SHOWN = 60  # characters of one value in a message
 _ITEMS = 12  # items of a container in a message
+_SUM_STEPS = 1 << 22  # words that a sum may go through: about 0.1 s
 
 _NUMBERS = (int, float, complex, bool, codec.Decimal, codec.Fraction)
 _HOLDERS = (list, tuple, set, frozenset, dict, deque)
@@ -60,11 +61,35 @@ def _product(left: Any, right: Any) -> Any:
     return left * right
 
 
+def _words(value: Any) -> int:
+    """How many 64-bit words a number holds."""
+    if isinstance(value, codec.Fraction):
+        return 1 + (value.numerator.bit_length() + value.denominator.bit_length()) // 64
+    return 1 + value.bit_length() // 64 if isinstance(value, int) else 1
+
+
+def _steps(total: Any, item: Any) -> int:
+    """About how many words an addition goes through."""
+    kinds = (type(total), type(item))
+    if codec.Fraction in kinds:  # numerators and denominators are multiplied
+        return 64 + _words(total) * _words(item)
+    if codec.Decimal in kinds:  # an integer is converted in time of order n²
+        return 1 + (_words(total) * _words(item)) ** 2
+    return _words(total)
+
+
 def _sum(items: Any) -> Any:
     total: Any = 0
+    left = _SUM_STEPS
     for item in items:
-        if not _is_number(item):
+        if type(item) is int and type(total) is int:  # the most frequent kind, told apart first
+            left -= 1 + total.bit_length() // 64
+        elif _is_number(item):
+            left -= _steps(total, item)
+        else:
             raise TypeError("only numbers are summed here: joining many lists takes time of order n²")
+        if left < 0:
+            raise ValueError("too much to sum")
         total = total + item
     return total
 

@@ -111,7 +111,7 @@ def test_a_skeleton_that_is_no_python_is_taken_from_the_reference(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"skeleton": "class Other:\n    pass"}, "'C/1'.*'skeleton'.*no class 'Jar'"),
+        ({"skeleton": "class Other:\n    pass"}, "row 1, field 'skeleton': no class 'Jar'"),
         ({"skeleton": "class Jar(", "solution_code": "class ("}, "'solution_code'.*not Python"),
         ({"methods_info": [{"method_name": "lost"}]}, "'methods_info'.*'lost'"),
         ({"methods_info": []}, "'methods_info'"),
@@ -120,6 +120,7 @@ def test_a_skeleton_that_is_no_python_is_taken_from_the_reference(tmp_path):
         ({"import_statement": "import math"}, "'import_statement'.*list of strings"),
         ({"import_statement": ["import ("]}, "'import_statement'.*not Python"),
         ({"test": "class ("}, "'test'.*not Python"),
+        ({"test": "x = 1"}, "field 'test': no unittest.TestCase"),
         ({"test": ...}, "needs the fields"),
     ],
 )
@@ -127,6 +128,7 @@ def test_a_broken_row_is_one_line_that_names_it(fields, message, tmp_path):
     with pytest.raises(DataError, match=message) as caught:
         make(ID, source=saved(tmp_path, **fields), split="all").reset(options={"task": 0})
     assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'rows.json'}, row 1")
 
 
 def test_methods_may_come_as_columns(tmp_path):

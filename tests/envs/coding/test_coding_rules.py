@@ -8,7 +8,6 @@ import pytest
 
 from collm_envs import make
 from collm_envs.coding import rules
-from collm_envs.coding.judging import joined
 from collm_envs.coding.rules import ClassRun, FunctionRun
 from collm_envs.reward import RewardModel
 from collm_envs.sandbox import RunResult, TestResult
@@ -44,7 +43,6 @@ FUNCTIONS = {  # aux, main, and the six parts as far as they are not 0
     "nothing": ("", "", ()),
     "aux_alone": (AUX, "no code", (0.4,)),
     "main_alone": ("no code", "def f(x):\n    return (x + 3) * 2", (0, 0.6, 0.5, 1)),
-    "aux_ignored": (AUX, "def f(x):\n    return (x + 3) * 2", (0.4, 0.6, 0.5, 1)),
     "thin_wrapper": (BOTH, "def f(x):\n    return aux(x)", (0.4, 0.6, 0.5, 1, 0.5)),
     "thin_through_a_name": (
         BOTH,
@@ -97,6 +95,22 @@ def test_functions_by_hand(aux, main, parts, formula):
     expected = dict(zip(NAMES, [*parts, *[0] * (6 - len(parts))], strict=True))
     assert info["reward_parts"] == pytest.approx(expected)
     assert info["success"] is (expected["tests"] == 1)
+
+
+@pytest.mark.parametrize(
+    ("aux", "main", "paper", "release"),
+    [
+        (AUX, "def f(x):\n    return (x + 3) * 2", 2.5, 3.5),
+        (AUX, "def f(x):\n    _: aux = 0\n    return (x + 3) * 2", 2.5, 3.5),
+        ("no code", "def f(x):\n    return (x + 3) * 2", 2.1, 2.1),
+        (AUX, "def f(x):\n    return 7", 1.5, 1.5),  # no test passes
+        (AUX, "def f(x):\n    return aux(x) * 2", 4, 4),
+        (BOTH, "def f(x):\n    return aux(x)", 3, 3),
+    ],
+)
+def test_own_work_without_a_call_is_paid_by_release_alone(aux, main, paper, release):
+    scores = [play(aux, main, formula=formula)["score"] for formula in ("paper", "release")]
+    assert scores == pytest.approx([paper, release])
 
 
 def test_success_needs_no_helper_and_the_greatest_score_does():
@@ -153,10 +167,7 @@ def test_weights_of_zero_open_no_level_behind_failed_tests():
 
 
 def test_inproc_is_counted():
-    result = joined(
-        [RunResult((TestResult("a", "pass"),)), RunResult((TestResult("b", "fail"),), trust="inproc")]
-    )
-    assert (result.passed, result.total, result.trust) == (1, 2, "inproc")
+    result = RunResult((TestResult("a", "pass"), TestResult("b", "fail")), trust="inproc")
     assert rules.function_metrics(FunctionRun(("aux",), "f", result))["inproc"] == 1
 
 

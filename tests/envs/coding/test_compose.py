@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -63,9 +64,12 @@ def test_a_row_worked_by_hand():
         {**ROW, "inputs": "1.5 2"},
     ],
 )
-def test_a_broken_row_is_an_error(row):
-    with pytest.raises(DataError, match=r"field '(steps|inputs)'"):
-        ComposeRow(visible=1, count=2)(row)
+def test_a_broken_row_is_an_error(row, tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([ROW, row]))
+    tasks = make("coding/compose-mini-v0", source=str(path), split="all").tasks
+    with pytest.raises(DataError, match=r"rows.json, row 2, field '(steps|inputs)'"):
+        tasks[1]
 
 
 @pytest.mark.parametrize(

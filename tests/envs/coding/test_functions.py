@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collm_envs import DataError, EnvFault, SettingError, make, make_vec, play_scripted
-from collm_envs.coding import judging
+from collm_envs.coding import judging, rules
 from collm_envs.coding.functions import FunctionTeam
 from collm_envs.sandbox import RunResult, TestResult
 from collm_envs.task import Task
@@ -111,7 +111,7 @@ def test_a_prompt_of_plain_text(tmp_path):
 
 
 BROKEN_ROWS = [
-    (changed(HUMANEVAL, test="x = 1"), "'H/1'.*'test'"),
+    (changed(HUMANEVAL, test="x = 1"), "field 'test': the test must define check"),
     (changed(HUMANEVAL, test="def check(c):\n  assert ("), "'test'"),
     (changed(HUMANEVAL, test="def check(candidate):\n    pass\n"), "'test'"),
     (changed(HUMANEVAL, entry_point="h"), "no function 'h'"),
@@ -124,14 +124,26 @@ BROKEN_ROWS = [
     (changed(MBPP, test_setup_code="import ("), "'test_setup_code'.*not Python"),
     (changed(HUMANEVAL, test=...), "needs the fields"),
     (changed(OWN, tests=["assert f(1) == 1", 3]), "'tests'"),
+    (changed(OWN, tests=["assert f(1) =="]), "field 'tests': assert 0 is no Python"),
+    (changed(OWN, test_setup="import ("), "field 'test_setup': not Python"),
+    (changed(MBPP, challenge_test_list=["assert ("]), "field 'challenge_test_list': not Python"),
 ]
 
 
 @pytest.mark.parametrize(("row", "message"), BROKEN_ROWS, ids=range(len(BROKEN_ROWS)))
 def test_a_broken_row_is_one_line_that_names_it(row, message, tmp_path):
+    source = saved(tmp_path, row)
     with pytest.raises(DataError, match=message) as caught:
-        make(IDS[0], source=saved(tmp_path, row), split="all").reset(options={"task": 0})
+        make(IDS[0], source=source, split="all").reset(options={"task": 0})
     assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{source}, row 1")
+
+
+@pytest.mark.parametrize("id", [*IDS, "coding/compose-mini-v0", "coding/classeval-v0"])
+def test_an_unknown_tier_is_told_before_anything_is_loaded(id):
+    with pytest.raises(SettingError, match=r"sandbox='ful' is not offered by .*full"):
+        make(id, sandbox="ful")
+    assert make(id, sandbox="no-userns").sandbox == "no-userns"
 
 
 def test_no_reference_no_oracle(tmp_path):
@@ -344,7 +356,7 @@ def test_no_observation_holds_hidden_text(mode, visible, count, plays):
     assert not any("zqxj" in text or "44444" in text for text in texts)
 
 
-def test_tests_run_in_one_go_where_nobody_is_told(monkeypatch):
+def test_one_run_is_the_score_and_another_is_told(monkeypatch):
     runs = []
 
     def counted(program, tests, **limits):
@@ -354,7 +366,7 @@ def test_tests_run_in_one_go_where_nobody_is_told(monkeypatch):
     submit = judging.submit
     monkeypatch.setattr(judging, "submit", counted)
     for settings_, expected in (
-        ({}, [1, 2, 3]),
+        ({}, [3, 1, 3]),
         ({"feedback": "passed"}, [3, 3]),
         ({"num_turns": 1}, [3]),
     ):
@@ -364,6 +376,32 @@ def test_tests_run_in_one_go_where_nobody_is_told(monkeypatch):
         while env.agents:
             env.step(dict.fromkeys(env.agents, AUX))
         assert runs == expected
+
+
+SIX = Task(
+    "six",
+    {**TASK.public, "visible": [f"assert f({x}) == {x}" for x in range(4)]},
+    {"tests": ["assert f(8) == 8", "assert f(9) == 9"], "setup": "", "names": {}},
+)
+HANGS = "def f(x):\n    while x < 4:\n        pass\n    return aux(x) + 0"
+COUNTS = "calls = []\ndef f(x):\n    calls.append(x)\n    return aux(x) if len(calls) < 5 else -1"
+
+
+@pytest.mark.parametrize("main", [HANGS, COUNTS])
+def test_a_score_depends_on_the_replies_alone(main, monkeypatch):
+    modes = ["level_feedback", "plain"]
+    if main is HANGS:
+        monkeypatch.setitem(rules.TIME_LIMIT_S, "paper", 0.3)
+        del modes[1:]  # it takes its time
+    scores = {}
+    for mode in modes:
+        env = make(IDS[0], feedback=mode)
+        env.reset(options={"task": SIX})
+        for turn in range(2):
+            *_, infos = env.step({"aux_0": "def aux(x):\n    return x", "main_1": main})
+            scores[mode, turn] = infos["aux_0"]["score"], infos["aux_0"]["metrics"]["pass_rate"]
+    assert len(set(scores.values())) == 1
+    assert scores["level_feedback", 1][1] == (0 if main is HANGS else pytest.approx(4 / 6))
 
 
 def test_a_program_that_looks_around_learns_nothing():
@@ -382,6 +420,7 @@ def test_the_spy_would_be_seen_without_the_separate_run(monkeypatch):
     env.reset(options={"task": SECRET})
     score = env.submit({"aux_0": SPY, "main_1": "def f(x):\n    return aux(x) + 1"}).result()
     assert "zqxj" in str(score.details["run"].result.tests)
+    assert not score.details["public"].tests
 
 
 # -- the way through the sandbox ---------------------------------------------------------------------------------

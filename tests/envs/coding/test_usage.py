@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from collm_envs.coding import usage
+from collm_envs.coding import flow, usage
 
 
 def functions(*sources: str) -> dict[str, ast.FunctionDef]:
@@ -100,23 +100,23 @@ def test_more_than_thin(body):
     ],
 )
 def test_calls(body, verdict):
-    assert usage.calls("f", ["aux"], {"f": main(body)}) == ({"aux": verdict} if verdict else {})
+    assert flow.calls("f", ["aux"], {"f": main(body)}) == ({"aux": verdict} if verdict else {})
 
 
 def test_an_argument_of_the_helpers_name_is_no_helper():
-    assert usage.calls("f", ["aux"], {"f": main("return aux(x)", "x", "aux")}) == {}
+    assert flow.calls("f", ["aux"], {"f": main("return aux(x)", "x", "aux")}) == {}
     assert not usage.is_thin(main("return aux(x)", "x", "aux"), ["aux"])
 
 
 def test_calls_through_other_functions():
     own = functions("def f(x): return g(x)", "def g(x): return aux(x)", "def h(x): return aux2(x)")
-    assert usage.calls("f", ["aux", "aux2"], own) == {"aux": "used"}
+    assert flow.calls("f", ["aux", "aux2"], own) == {"aux": "used"}
     chain = functions(
         "def f(x): return aux2(x) + 1", "def aux2(x): return aux(x)", "def aux(x): return aux(x)"
     )
-    assert usage.calls("f", ["aux", "aux2"], chain) == {"aux": "used", "aux2": "used"}
+    assert flow.calls("f", ["aux", "aux2"], chain) == {"aux": "used", "aux2": "used"}
     # A helper that only calls itself is not called.
-    assert usage.calls("f", ["aux"], functions("def f(x): return x", "def aux(x): return aux(x)")) == {}
+    assert flow.calls("f", ["aux"], functions("def f(x): return x", "def aux(x): return aux(x)")) == {}
 
 
 @pytest.mark.parametrize(

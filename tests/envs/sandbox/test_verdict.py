@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
@@ -119,6 +121,41 @@ def test_answers_cannot_be_made_to_grow():
     assert status("assert f(1) * 'ab' == 1", 10**12) == "fail"
     assert status("assert sum(f(1), []) == []", many) == "fail"
     assert status("assert list(f(1)) == []", range(10**6)) == "fail"
+
+
+BIG = 1 << 262_143
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [Fraction(1, 2 * n + 1) for n in range(20_000, 50_000)],
+        [Fraction(1, (1 << 200) + 2 * n + 1) for n in range(4000)],
+        [Fraction(1, (1 << 60_000) + 2 * n + 1) for n in range(8)],
+        [BIG] + [1] * 200_000,
+        [BIG] + [True] * 200_000,
+        [Decimal(1), *[BIG] * 8],
+        [Fraction(1, BIG + 1)] + [1] * 50_000,
+    ],
+    ids=["many", "wide", "huge", "integer", "booleans", "decimal", "mixed"],
+)
+def test_a_sum_takes_a_bounded_time(answer):
+    expected, data = expectation("assert sum(f(3)) == 6"), encode(answer)
+    start = time.process_time()
+    assert judge(expected, data)[0] == "fail"
+    spent = time.process_time() - start
+    start = time.process_time()
+    judge(expectation("assert f(3) == 6"), data)  # reading the answer is not the sum
+    assert spent - (time.process_time() - start) < 0.5
+
+
+def test_honest_sums_are_summed():
+    assert status("assert sum(f(3)) == 6", [Fraction(1, 2)] * 12) == "pass"
+    assert status("assert sum(f(3)) == 500500", [Fraction(n, 1) for n in range(1001)]) == "pass"
+    assert status("assert abs(sum(f(3)) - 7.485) < 0.01", [Fraction(1, n) for n in range(1, 1001)]) == "pass"
+    assert status("assert sum(f(3)) == 44999850000", list(range(300_000))) == "pass"
+    assert status("assert sum(f(3)) == 6", [Decimal("1.5"), 1, Decimal("3.5")]) == "pass"
+    assert status("assert sum(f(3)) == 150000", [0.5] * 300_000) == "pass"
 
 
 def test_show_is_short_python():
