@@ -7,7 +7,6 @@ settings than the suite now has is refused. Nothing here trains, and nothing her
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -15,13 +14,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from collm_agents.bench_run import Place, failed_record, last_words, read_run, record_of, settings_of
+from collm_agents.claim import LOCK, held
 from collm_agents.pool import Job, OnRay, Pool
 from collm_agents.records import Record, Results, write_results
 from collm_agents.results import EPISODES
@@ -113,7 +113,7 @@ class Benchmark:
             Stopped: when a signal came before the end.
             InputError: when another call is at work in the folder.
         """
-        with held(self.out / ".lock") as lock:
+        with self._held() as lock:
             missing = self.missing()
             self._rebuild_models(missing, lock)
             ended, failed = len(self.places) - len(missing), 0
@@ -155,7 +155,7 @@ class Benchmark:
                 "task, algorithm and seed have to be its own"
             )
         count = 0
-        with held(self.out / ".lock"):
+        with self._held():
             for place in self.missing():
                 run = place.run
                 wanted = [(run.environment, run.task_of(g), run.algorithm, run.seed) for g in run.greedy]
@@ -180,6 +180,10 @@ class Benchmark:
         return sum(alike) / len(alike) if alike else self.suite.rated_s(run)
 
     # -- programs --------------------------------------------------------------------------------------------
+
+    def _held(self) -> AbstractContextManager[int]:
+        told = f"{self.out}: another `collm bench` is at work there, or a run that one left behind"
+        return held(self.out / LOCK, told)
 
     def _job(self, place: Place, count: Callable[[Place, float], Any]) -> Job:
         def finish(code: int, seconds: float) -> None:
@@ -363,24 +367,6 @@ class Benchmark:
             write_parquet(columns, self.out / "episodes.parquet")
         except ImportError:
             self.said(NO_PARQUET)
-
-
-@contextmanager
-def held(lock: Path) -> Iterator[int]:
-    """Hold a folder by a file in it. Programs inherit the lock, so one that was left behind holds it to its end.
-
-    Raises:
-        InputError: when another holds it.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{lock.parent}: another `collm bench` is at work there, or a run that one left behind"
-            ) from None
-        yield file.fileno()
 
 
 def cores() -> int:
