@@ -34,7 +34,7 @@ def build_bench(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="SUITE|key=value",
         help="a packaged suite or a TOML file; settings of all its runs, a budget (joint_samples, tokens, wall_s), "
-        "points, tasks, greedy, and reward and num_turns, several joined by commas",
+        "points, tasks, greedy, and reward, num_turns and model, several joined by commas",
     )
     parser.add_argument(
         "--algorithms",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from collm_agents.config import Config
+from collm_agents.overrides import load_config
 from collm_agents.records import Point, Record
 from collm_agents.suite import Run
 from collm_agents.whole_file import write_whole
@@ -58,8 +60,10 @@ class Place:
             return {}
         try:
             found = json.loads(file.read_text("utf-8"))
+            if not all(isinstance(word, str) for word in found.get("settings", ())):
+                raise TypeError("settings are texts")
             return {**found, "state": found["state"], "wall_s": float(found["wall_s"])}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{file}: not the file of a run ({error!r}); remove it to run it again"
             ) from None
@@ -75,8 +79,12 @@ class Place:
             return ""
         for name, wanted in self.wanted.items():
             before = stored.get(name)
-            if name == "settings" and before != wanted:
+            if name == "settings" and same_settings(self.run, before or ()):
+                continue
+            if name == "settings":
                 old, new = (set(words or ()) for words in (before, wanted))
+                if old == new:
+                    return "the same settings in another order, so that others of them win"
                 return f"{' '.join(sorted(old - new)) or 'none'} then, {' '.join(sorted(new - old)) or 'none'} now"
             if before != wanted:
                 return f"{name} {before!r} then, {wanted!r} now"
@@ -144,6 +152,27 @@ def _means(report: Mapping[str, Any]) -> dict[str, float]:
 def settings_of(run: Run) -> tuple[str, ...]:
     """What a record says that a run was started with."""
     return (*([f"--preset {run.preset}"] if run.preset else []), *run.settings)
+
+
+def is_of(record: Record, run: Run) -> bool:
+    """Whether a record was made with a run's settings."""
+    preset = settings_of(run)[: -len(run.settings)]
+    apart = len(preset)
+    return record.settings[:apart] == preset and same_settings(run, record.settings[apart:])
+
+
+def same_settings(run: Run, words: Sequence[str]) -> bool:
+    """Whether settings come to the same as a run's; of two that set one key the later wins, so order may matter."""
+    if tuple(words) == run.settings:
+        return True
+
+    def meant(given: Sequence[str]) -> Config:
+        return load_config(run.environment, presets=[run.preset] if run.preset else [], overrides=given)
+
+    try:
+        return meant(words) == meant(run.settings)
+    except InputError:  # of a release that had other settings
+        return False
 
 
 def record_of(own: Mapping[str, Any]) -> Record:

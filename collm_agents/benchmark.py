@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collm_agents.bench_run import Place, failed_record, last_words, read_run, record_of, settings_of
+from collm_agents.bench_run import Place, failed_record, is_of, last_words, read_run, record_of
 from collm_agents.claim import LOCK, held
 from collm_agents.pool import Job, OnRay, Pool
 from collm_agents.records import Record, Results, write_results
@@ -159,9 +159,7 @@ class Benchmark:
             for place in self.missing():
                 run = place.run
                 wanted = [(run.environment, run.task_of(g), run.algorithm, run.seed) for g in run.greedy]
-                found = [
-                    known[key] for key in wanted if key in known and known[key].settings == settings_of(run)
-                ]
+                found = [known[key] for key in wanted if key in known and is_of(known[key], run)]
                 if len(found) == len(wanted) and place.state() == "new":
                     seconds = max(point.wall_s for point in found[0].points)
                     commits = str(results.about.get("commit", "")).split(", ")

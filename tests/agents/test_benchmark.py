@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
@@ -19,7 +20,7 @@ from collm_agents import bench_command, cli
 from collm_agents.bench_run import last_words
 from collm_agents.benchmark import Benchmark, Stopped
 from collm_agents.records import Record, Results, read_results
-from collm_agents.suite_file import suite_of_words, with_words
+from collm_agents.suite_file import find_suite, suite_of_words, with_words
 from collm_envs.errors import CollmError, InputError
 
 FAKE = textwrap.dedent(
@@ -71,6 +72,7 @@ FAKE = textwrap.dedent(
     """
 )
 KEY = "debug-echo-v0_dense-h1_mc_s{}"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 class Bench:
@@ -269,6 +271,43 @@ def test_other_settings_are_refused_or_done_again_never_mixed(bench):
     assert all("learner.lr=0.2" in record.settings for record in results.done)
     bench.make("learner.lr=0.2").run()
     assert not (bench.control / "calls").exists()
+
+
+def test_settings_that_come_to_the_same_are_the_same(bench):
+    words = "learner.lr=0.1", "critic_lr=0.2"
+    results = bench.make(*words).run()
+    file = bench.out / "runs" / KEY.format(0) / "run.json"
+    stored = json.loads(file.read_text("utf-8"))
+    for settings, message in (
+        (["learner.critic_lr=0.2", *(own for own in stored["settings"] if own != "critic_lr=0.2")], ""),
+        ([*stored["settings"], "lr=0.3"], r"lr=0\.3 then, none now"),
+        (["no.such=1", *stored["settings"]], r"no\.such=1 then, none now"),
+        (3, r"run\.json: not the file of a run"),
+    ):
+        file.write_text(json.dumps({**stored, "settings": settings}), "utf-8")
+        if message:
+            with pytest.raises(InputError, match=message):
+                bench.make(*words).missing()
+        else:
+            assert not bench.make(*words).missing()
+    twice = ["lr=0.1", "learner.lr=0.3"]
+    file.write_text(json.dumps({**stored, "settings": [*twice, *stored["settings"]]}), "utf-8")
+    assert not bench.make(*words).missing()  # what is said twice is what was said last
+    again = [dataclasses.replace(own, settings=(*twice, *own.settings)) for own in results.records]
+    elsewhere = dataclasses.replace(results, records=tuple(again))
+    bench.out = bench.out.with_name("elsewhere")
+    assert bench.make(*words).adopt(elsewhere) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["mini-ablations", "mini-core", "mini-search", "mini-warmstarts", "mini-worlds"]
+)
+def test_results_of_earlier_releases_are_of_the_packaged_suites(name, tmp_path):
+    results = read_results(BENCHMARKS / f"{name}.json")
+    bench = Benchmark(find_suite(name), tmp_path / "out")
+    assert bench.adopt(results) == len(bench.places)
+    assert "nothing is left to do" in bench_command.plan(bench)
+    assert Benchmark(find_suite(name), tmp_path / "out").missing() == []
 
 
 def test_runs_of_several_states_of_the_code_are_named(bench, monkeypatch):
