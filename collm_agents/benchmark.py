@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collm_agents.bench_run import Place, failed_record, is_of, last_words, read_run, record_of
+from collm_agents.bench_run import MEANT, Place, failed_record, is_of, last_words, read_run, record_of
 from collm_agents.claim import LOCK, held
 from collm_agents.pool import Job, OnRay, Pool
 from collm_agents.records import Record, Results, write_results
@@ -163,7 +163,8 @@ class Benchmark:
                 if len(found) == len(wanted) and place.state() == "new":
                     seconds = max(point.wall_s for point in found[0].points)
                     commits = str(results.about.get("commit", "")).split(", ")
-                    place.note("done", seconds, commits, records=[asdict(record) for record in found])
+                    unknown = dict.fromkeys(MEANT)  # records do not say what their presets held
+                    place.note("done", seconds, commits, records=[asdict(own) for own in found], **unknown)
                     count += 1
         return count
 
@@ -218,6 +219,8 @@ class Benchmark:
         stored = place.stored()
         wall_s, commits = stored["wall_s"] + seconds, stored["commits"]
         error = "" if code == 0 else last_words(place.folder / "stderr.txt", code)
+        if not error and (change := place.change()):
+            error = f"what its settings name changed while the benchmark ran: {change}"
         if not error:
             try:
                 records = [asdict(record) for record in read_run(place)]
