@@ -7,6 +7,8 @@ a suite means stands in `suite`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from collm_envs.errors import InputError, suggest
 from collm_envs.reward import SCHEDULES
 
 MOST_SEEDS = 10_000
+MOST_NAME = 60  # letters of what a suite of the command line compares, in its name
 SUITES = Path(__file__).parent / "suites"
 # Said by the suite itself, or by the place a run has in it.
 _OWN = (
@@ -211,6 +214,16 @@ def suite_of_words(algorithms: str, envs: str, name: str = "command-line") -> Su
     if not contenders or not _split(envs):
         raise InputError("--algorithms and --envs need at least one name each")
     return Suite(name, tuple(contenders), tuple(Arena(env) for env in _split(envs)))
+
+
+def name_of_words(suite: Suite) -> str:
+    """A name for a suite of the command line: what it compares, and a hash of all that it says but its seeds."""
+    arenas = sorted(suite.environments, key=lambda arena: arena.env)
+    table = suite_table(dataclasses.replace(suite, name="", seeds=(), environments=tuple(arenas)))
+    told = [*sorted(own.label for own in suite.algorithms), *(arena.env for arena in arenas)]
+    words = re.sub(r"[^A-Za-z0-9]+", "-", " ".join(told)).strip("-")[:MOST_NAME]
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+    return f"{words}-{digest[:8]}"
 
 
 def with_words(suite: Suite, words: Sequence[str], seeds: str = "") -> Suite:

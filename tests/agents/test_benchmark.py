@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -423,6 +424,29 @@ def test_the_command_takes_a_suite_or_names():
     ):
         with pytest.raises(InputError, match=message):
             bench_command.chosen_suite(parsed(*words))
+
+
+def test_what_the_command_line_compares_has_a_folder_of_its_own():
+    def name(algorithms, envs, *words):
+        args = parsed("--algorithms", algorithms, "--envs", envs, *words)
+        return bench_command.chosen_suite(args).name
+
+    echo = name("mc", "debug/echo-v0")
+    assert re.fullmatch(r"mc-debug-echo-v0-[0-9a-f]{8}", echo)
+    others = [
+        name("mc", "debug/handshake-v0"),
+        name("mc,collm-cc", "debug/echo-v0"),
+        name("mc,mc+rollout.samples=2", "debug/echo-v0"),
+        *(name("mc", "debug/echo-v0", word) for word in ("num_turns=2", "lr=1e-3", "tokens=9", "points=2")),
+    ]
+    assert len({echo, *others}) == 1 + len(others)
+    assert name("mc", "debug/echo-v0", "--seeds", "9") == echo  # more seeds go on there
+    both = "debug/echo-v0,debug/handshake-v0"
+    assert name("mc,collm-cc", both) == name("collm-cc,mc", ",".join(reversed(both.split(","))))
+    assert len(name(",".join(f"mc+rollout.samples={n}" for n in range(2, 20)), both)) < 70
+    assert (
+        find_suite("smoke").name == bench_command.chosen_suite(parsed("smoke", "num_turns=2")).name == "smoke"
+    )
 
 
 def test_the_command_dry_runs_and_writes_nothing(tmp_path, monkeypatch, capsys):
