@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import collm_envs
 from collm_agents.bench_run import MEANT, Place, failed_record, is_of, last_words, read_run, record_of
 from collm_agents.claim import LOCK, held
 from collm_agents.pool import Job, OnRay, Pool
@@ -28,6 +29,7 @@ from collm_agents.results import EPISODES
 from collm_agents.suite import WARMSTART, Run, Suite, parse_warmstart
 from collm_envs.errors import CollmError, InputError
 
+PACKAGES = tuple(Path(file).resolve().parent for file in (__file__, collm_envs.__file__))
 COLUMNS = ("score", "success", "return", "turns", "reply_tokens")
 LANDMARK = "checkpoints/[0-9]*/progress.json"
 NO_PARQUET = "episodes.parquet was not written: pip install 'collm[data]'"
@@ -375,16 +377,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def commit() -> str:
-    """The commit that this package lies in, `+` where files differ from it; empty outside a checkout."""
+def commit(packages: Sequence[Path] = PACKAGES) -> str:
+    """The commit that the packages are of, `+` where files of theirs differ from it; empty outside a checkout.
+
+    A repository that does not track them, such as that of a user who installed them within it, is not theirs.
+    """
+    heads = [_head(package) for package in packages]
+    return max(heads, key=len) if len({head.rstrip("+") for head in heads}) == 1 else ""
+
+
+def _head(package: Path) -> str:
+    """The commit of a package's folder, `+` where files differ; empty where git does not track it."""
 
     def git(*words: str) -> str:
-        home = Path(__file__).resolve().parent
         try:
-            done = subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, check=True)
+            done = subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return ""
         return done.stdout.strip()
 
-    head = git("rev-parse", "HEAD")
+    head = git("rev-parse", "HEAD") if git("ls-files", "__init__.py") else ""
     return head + "+" * bool(head and git("status", "--porcelain", "--untracked-files=no", "."))

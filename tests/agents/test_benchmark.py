@@ -19,7 +19,7 @@ import pytest
 
 from collm_agents import bench_command, cli
 from collm_agents.bench_run import last_words
-from collm_agents.benchmark import Benchmark, Stopped
+from collm_agents.benchmark import Benchmark, Stopped, commit
 from collm_agents.records import Record, Results, read_results
 from collm_agents.suite_file import find_suite, suite_of_words, with_words
 from collm_envs.errors import CollmError, InputError
@@ -319,6 +319,35 @@ def test_runs_of_several_states_of_the_code_are_named(bench, monkeypatch):
     assert bench.make(seeds="2").run().about["commit"] == "one, two"
     assert any("mixed: the runs are of 2 states of the code: one, two" in line for line in bench.said)
     assert bench.run_json(1)["commits"] == ["two"]
+
+
+def test_a_commit_is_named_by_the_repository_that_tracks_both_packages(tmp_path):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    own = [tmp_path / name for name in ("collm_agents", "collm_envs")]
+    installed = [tmp_path / ".venv" / package.name for package in own]
+    for package in (*own, *installed):
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "reward.py").write_text("")
+    assert commit(own) == ""
+    git("init")
+    git("add", *(package.name for package in own))
+    git("commit", "-m", "one")
+    head = git("rev-parse", "HEAD")
+    assert commit(own) == head
+    assert commit(installed) == commit([own[0], installed[1]]) == ""
+    (tmp_path / "elsewhere.py").write_text("")
+    assert commit(own) == head
+    for package in own:
+        (package / "reward.py").write_text("changed")
+        assert commit(own) == f"{head}+"
+        git("checkout", ".")
+    git("rm", "-q", "--cached", "-r", "collm_envs")
+    assert commit(own) == ""
 
 
 def test_runs_of_another_suite_are_left_out_and_named(bench):
