@@ -22,7 +22,7 @@ from typing import Any
 
 import collm_envs
 from collm_agents.bench_run import MEANT, Place, failed_record, is_of, last_words, read_run, record_of
-from collm_agents.claim import LOCK, held
+from collm_agents.claim import held
 from collm_agents.pool import Job, OnRay, Pool
 from collm_agents.records import Record, Results, write_results
 from collm_agents.results import EPISODES
@@ -184,7 +184,8 @@ class Benchmark:
 
     def _held(self) -> AbstractContextManager[int]:
         told = f"{self.out}: another `collm bench` is at work there, or a run that one left behind"
-        return held(self.out / LOCK, told)
+        self.out.mkdir(parents=True, exist_ok=True)
+        return held(self.out, told, by=".lock")
 
     def _job(self, place: Place, count: Callable[[Place, float], Any]) -> Job:
         def finish(code: int, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Whose folder it is: a run's folder is chosen, made and held, so that no two processes write into one.
 
-For experiments, benchmarks and searches. A lock is the system's, on an open file: it ends with the process, however
-that ends.
+For experiments, benchmarks and searches. A lock is the system's, on the open folder or an open file: it ends with
+its process, however that ends, and a run's leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -14,66 +14,58 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from collm_agents.config import Config
 from collm_envs.errors import InputError, SettingError
 
 log = logging.getLogger(__name__)
 
-LOCK = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def held(lock: Path, told: str) -> Iterator[int]:
-    """Hold a folder by a file in it, which goes when the block ends.
+def held(folder: Path, told: str, by: str = "") -> Iterator[int]:
+    """Hold a folder.
 
-    Programs that inherit the file hold it too, so that one which a killed caller left behind holds it to its end.
+    Programs that inherit the descriptor hold it too: one that a killed caller left behind holds it to its end.
 
     Args:
-        lock: the file; its folder is made where it is missing.
+        folder: which is there.
         told: the message where another holds it.
+        by: a file in it that is locked, and made, where the folder itself is held by something else.
 
     Yields:
-        The file's descriptor.
+        The descriptor.
 
     Raises:
         InputError: when another holds it.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    file = _locked(lock, told)
+    descriptor = _locked(folder / by, os.O_RDWR | os.O_CREAT if by else os.O_RDONLY, told)
     try:
-        yield file.fileno()
+        yield descriptor
     finally:
-        with contextlib.suppress(OSError):  # such as on a disk that has become one for reading only
-            lock.unlink(missing_ok=True)
-        file.close()
+        os.close(descriptor)
 
 
-def _locked(lock: Path, told: str) -> IO[str]:
+def _locked(place: Path, flags: int, told: str) -> int:
     while True:
-        file = lock.open("w")
+        descriptor = os.open(place, flags, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise InputError(told) from None
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in NO_LOCKS:
-                file.close()
-                raise
-            log.warning(
-                "%s: this file system has no locks (%s), so nothing keeps a second process out of the folder",
-                lock.parent,
-                error.strerror,
-            )
-            return file
-        # Whoever held it before may have removed it since it was opened here: then it is no longer the folder's.
+            if error.errno in NO_LOCKS:
+                warning = "%s: this file system has no locks (%s), so nothing keeps a second process out"
+                log.warning(warning, place, error.strerror)
+                return descriptor
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                raise InputError(told) from None
+            raise
+        # Whoever held it before may have removed it since it was opened here: then something else has its name.
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                return file
-        file.close()
+            if os.path.samestat(os.fstat(descriptor), place.stat()):
+                return descriptor
+        os.close(descriptor)
 
 
 def check_folder(config: Config) -> None:
@@ -81,16 +73,12 @@ def check_folder(config: Config) -> None:
     if not config.run.out:
         return
     folder = Path(config.run.out).expanduser()
-    if folder.exists() and (not folder.is_dir() or _filled(folder)):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingError(f"run.out={str(folder)!r} is not an empty folder; to go on with it use --resume")
     above = next(place for place in folder.absolute().parents if place.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         wrong = "cannot be written in" if above.is_dir() else "is a file"
         raise SettingError(f"run.out={str(folder)!r}: {above} {wrong}; name another folder")
-
-
-def _filled(folder: Path) -> bool:
-    return any(path.name != LOCK for path in folder.iterdir())
 
 
 @contextlib.contextmanager
@@ -105,9 +93,7 @@ def claimed(config: Config, algorithm: str) -> Iterator[Path]:
     """
     folder, made = _made(config, algorithm)
     try:
-        with held(
-            folder / LOCK, f"run.out={str(folder)!r}: another process trains there; name another folder"
-        ):
+        with held(folder, f"run.out={str(folder)!r}: another process trains there; name another folder"):
             check_folder(config)  # under the lock, so that who comes second sees what the first has written
             yield folder
     finally:
@@ -141,7 +127,7 @@ def held_run(run_dir: Path) -> contextlib.AbstractContextManager[int]:
         InputError: when another process trains there.
     """
     told = f"{run_dir}: another process trains there; wait until it ends, or stop it"
-    return held(run_dir / LOCK, told)
+    return held(run_dir, told)
 
 
 def _missing(folder: Path) -> list[Path]:

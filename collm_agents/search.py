@@ -135,7 +135,8 @@ class Searcher:
             InputError: without Optuna, or when another call is at work in the folder.
         """
         _optuna()
-        with held(self.out / ".search.lock", f"{self.out}: another `collm search` is at work there"):
+        self.out.mkdir(parents=True, exist_ok=True)
+        with held(self.out, f"{self.out}: another `collm search` is at work there", by=".search.lock"):
             self.trials = self._stored()
             for number in range(1, self.search.trials + 1):
                 drawn = {trial.algorithm for trial in self.trials if trial.number == number}

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from collm_agents.callbacks import Callback
-from collm_agents.claim import LOCK, claimed, held, held_run
+from collm_agents.claim import claimed, held, held_run
 from collm_agents.experiment import Experiment
 from collm_agents.overrides import load_config
 from collm_envs.errors import InputError, SettingError
@@ -53,7 +53,7 @@ def test_a_second_run_for_the_same_folder_is_told_and_the_first_is_left_alone(tm
         )
         with second, claimed(config(out), "mc"):
             pass
-        assert paths(out) == [LOCK]
+        assert paths(out) == []
         (out / "config.toml").touch()
     with pytest.raises(SettingError, match="not an empty folder"), claimed(config(out), "mc"):
         pass
@@ -89,12 +89,12 @@ def test_a_file_in_the_way_is_told(tmp_path, monkeypatch):
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
-    code = f"""
+    code = """
 import time
 from pathlib import Path
 from collm_agents.callbacks import Callback
 from collm_agents.claim import held
-with held(Path({LOCK!r}), ""):
+with held(Path("."), ""):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -108,26 +108,26 @@ with held(Path({LOCK!r}), ""):
     process.kill()
     process.wait()
     process.stdout.close()
-    assert paths(tmp_path) == [LOCK]
     with held_run(tmp_path):
-        pass
-    assert paths(tmp_path) == []
+        assert paths(tmp_path) == []
 
 
-def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
-    lock, real = tmp_path / LOCK, fcntl.flock
-    removed = []
+def test_a_folder_that_was_removed_and_made_again_meanwhile_is_another(tmp_path, monkeypatch):
+    folder, real = tmp_path / "run", fcntl.flock
+    folder.mkdir()
+    before = []
 
-    def flock(file, how):
-        if not removed:
-            removed.append(lock.unlink())  # its holder ended between opening and locking
-        real(file, how)
+    def flock(descriptor, how):
+        if not before:  # its holder wrote nothing and ended between opening and locking
+            before.append(folder.rename(tmp_path / "gone"))
+            folder.mkdir()
+        real(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with held(lock, "taken"):
-        assert lock.exists()
-        with pytest.raises(InputError, match="taken"), held(lock, "taken"):
+    for by in ("", "file"):
+        with held(folder, "taken", by), pytest.raises(InputError, match="taken"), held(folder, "taken", by):
             pass
+    assert paths(folder) == ["file"]
 
 
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
@@ -135,7 +135,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with held(tmp_path / LOCK, "taken"):
+    with held(tmp_path, "taken"):
         pass
     assert "no locks (Function not implemented)" in caplog.text
 
@@ -163,4 +163,3 @@ def test_runs_hold_their_folder_while_they_train(tmp_path, monkeypatch):
         "another process trains there; name another folder",
         "another process trains there; wait until it ends, or stop it",
     ] * 2
-    assert not (out / LOCK).exists()
