@@ -7,6 +7,7 @@ For `cli`, which dispatches to it. It reads the words, says on stderr how far th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import shutil
 import sys
@@ -34,7 +35,7 @@ def build_bench(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="SUITE|key=value",
         help="a packaged suite or a TOML file; settings of all its runs, a budget (joint_samples, tokens, wall_s), "
-        "points, tasks, greedy, and reward and num_turns, several joined by commas",
+        "points, tasks, greedy, and reward, num_turns and model, several joined by commas",
     )
     parser.add_argument(
         "--algorithms",
@@ -43,7 +44,11 @@ def build_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--envs", metavar="ID,ID", help="in place of a suite: environments")
     parser.add_argument("--seeds", default="", metavar="N", help="how many, or several joined by commas")
-    parser.add_argument("--out", metavar="FOLDER", help="where it goes, and goes on (default bench/NAME)")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="where it goes, and goes on (default bench/NAME; without a suite, what is compared and a hash)",
+    )
     add_places(parser)
     parser.add_argument(
         "--slim", action="store_true", help="drop critics and optimizers of finished runs; their agents stay"
@@ -148,7 +153,13 @@ def chosen_suite(args: argparse.Namespace) -> Suite:
     Raises:
         InputError: for none, two, or one that cannot be used.
     """
-    from collm_agents.suite_file import find_suite, list_suites, suite_of_words, with_words
+    from collm_agents.suite_file import (
+        find_suite,
+        list_suites,
+        name_of_words,
+        suite_of_words,
+        with_words,
+    )
 
     names = [word for word in args.words if "=" not in word or Path(word).is_file()]
     words = [word for word in args.words if word not in names]
@@ -161,8 +172,10 @@ def chosen_suite(args: argparse.Namespace) -> Suite:
         raise InputError(
             f"name one suite, of {', '.join(list_suites())} or a TOML file, or --algorithms and --envs"
         )
-    suite = suite_of_words(args.algorithms, args.envs) if direct else find_suite(names[0])
-    return with_words(suite, words, args.seeds)
+    if not direct:
+        return with_words(find_suite(names[0]), words, args.seeds)
+    suite = with_words(suite_of_words(args.algorithms, args.envs), words, args.seeds)
+    return dataclasses.replace(suite, name=name_of_words(suite))  # so that each has a folder of its own
 
 
 class Progress:

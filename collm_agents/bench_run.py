@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from collm_agents.config import Config
+from collm_agents.meaning import meaning_of
+from collm_agents.overrides import load_config
 from collm_agents.records import Point, Record
 from collm_agents.suite import Run
 from collm_agents.whole_file import write_whole
 from collm_envs.errors import InputError
 
 State = Literal["new", "started", "failed", "done"]
+MEANT = ("resolved", "files")  # of `run.json`: what the settings came to, as in `Meaning`
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,10 @@ class Place:
             return {}
         try:
             found = json.loads(file.read_text("utf-8"))
+            if not all(isinstance(word, str) for word in found.get("settings", ())):
+                raise TypeError("settings are texts")
             return {**found, "state": found["state"], "wall_s": float(found["wall_s"])}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{file}: not the file of a run ({error!r}); remove it to run it again"
             ) from None
@@ -75,12 +81,20 @@ class Place:
             return ""
         for name, wanted in self.wanted.items():
             before = stored.get(name)
-            if name == "settings" and before != wanted:
+            if name == "settings" and same_settings(self.run, before or ()):
+                continue
+            if name == "settings":
                 old, new = (set(words or ()) for words in (before, wanted))
+                if old == new:
+                    return "the same settings in another order, so that others of them win"
                 return f"{' '.join(sorted(old - new)) or 'none'} then, {' '.join(sorted(new - old)) or 'none'} now"
             if before != wanted:
                 return f"{name} {before!r} then, {wanted!r} now"
-        return ""
+        return self.run.meaning.change(stored.get("resolved"), stored.get("files"))
+
+    def _meant(self) -> dict[str, Any]:
+        now = meaning_of(configured(self.run, self.run.settings))
+        return dict(zip(MEANT, (now.settings, now.files), strict=True))
 
     def slim(self) -> None:
         """Drop what only further training needs, critics and optimizers; agents can be evaluated as before."""
@@ -89,7 +103,7 @@ class Place:
             shutil.rmtree(place / "critics", ignore_errors=True)
 
     def note(self, state: State, wall_s: float, commits: Sequence[str], **more: Any) -> None:
-        """Write `run.json`.
+        """Write `run.json`; what the settings come to is taken as it is when the run is new, and kept from then on.
 
         Args:
             state: how far the run came.
@@ -97,7 +111,9 @@ class Place:
             commits: the code that they ran.
             more: `error` or `records`.
         """
-        known = {**self.wanted, "state": state, "wall_s": round(wall_s, 2), "commits": list(commits)}
+        before = self.stored()
+        meant = {name: before.get(name) for name in MEANT} if before else self._meant()
+        known = {**self.wanted, **meant, "state": state, "wall_s": round(wall_s, 2), "commits": list(commits)}
         text = json.dumps({**known, **more}, ensure_ascii=False)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "run.json", text + "\n")
@@ -145,6 +161,29 @@ def _means(report: Mapping[str, Any]) -> dict[str, float]:
 def settings_of(run: Run) -> tuple[str, ...]:
     """What a record says that a run was started with."""
     return (*([f"--preset {run.preset}"] if run.preset else []), *run.settings)
+
+
+def configured(run: Run, words: Sequence[str]) -> Config:
+    """The config that settings give, on a run's environment and preset."""
+    return load_config(run.environment, presets=[run.preset] if run.preset else [], overrides=words)
+
+
+def is_of(record: Record, run: Run) -> bool:
+    """Whether a record was made with a run's settings."""
+    preset = settings_of(run)[: -len(run.settings)]
+    apart = len(preset)
+    return record.settings[:apart] == preset and same_settings(run, record.settings[apart:])
+
+
+def same_settings(run: Run, words: Sequence[str]) -> bool:
+    """Whether settings come to the same as a run's; of two that set one key the later wins, so order may matter."""
+    if tuple(words) == run.settings:
+        return True
+
+    try:
+        return configured(run, words) == configured(run, run.settings)
+    except InputError:  # of a release that had other settings
+        return False
 
 
 def record_of(own: Mapping[str, Any]) -> Record:

@@ -7,7 +7,6 @@ settings than the suite now has is refused. Nothing here trains, and nothing her
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -15,19 +14,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collm_agents.bench_run import Place, failed_record, last_words, read_run, record_of, settings_of
+import collm_envs
+from collm_agents.bench_run import MEANT, Place, failed_record, is_of, last_words, read_run, record_of
+from collm_agents.claim import held
 from collm_agents.pool import Job, OnRay, Pool
 from collm_agents.records import Record, Results, write_results
 from collm_agents.results import EPISODES
 from collm_agents.suite import WARMSTART, Run, Suite, parse_warmstart
 from collm_envs.errors import CollmError, InputError
 
+PACKAGES = tuple(Path(file).resolve().parent for file in (__file__, collm_envs.__file__))
 COLUMNS = ("score", "success", "return", "turns", "reply_tokens")
 LANDMARK = "checkpoints/[0-9]*/progress.json"
 NO_PARQUET = "episodes.parquet was not written: pip install 'collm[data]'"
@@ -113,7 +115,7 @@ class Benchmark:
             Stopped: when a signal came before the end.
             InputError: when another call is at work in the folder.
         """
-        with held(self.out / ".lock") as lock:
+        with self._held() as lock:
             missing = self.missing()
             self._rebuild_models(missing, lock)
             ended, failed = len(self.places) - len(missing), 0
@@ -155,17 +157,16 @@ class Benchmark:
                 "task, algorithm and seed have to be its own"
             )
         count = 0
-        with held(self.out / ".lock"):
+        with self._held():
             for place in self.missing():
                 run = place.run
                 wanted = [(run.environment, run.task_of(g), run.algorithm, run.seed) for g in run.greedy]
-                found = [
-                    known[key] for key in wanted if key in known and known[key].settings == settings_of(run)
-                ]
+                found = [known[key] for key in wanted if key in known and is_of(known[key], run)]
                 if len(found) == len(wanted) and place.state() == "new":
                     seconds = max(point.wall_s for point in found[0].points)
                     commits = str(results.about.get("commit", "")).split(", ")
-                    place.note("done", seconds, commits, records=[asdict(record) for record in found])
+                    unknown = dict.fromkeys(MEANT)  # records do not say what their presets held
+                    place.note("done", seconds, commits, records=[asdict(own) for own in found], **unknown)
                     count += 1
         return count
 
@@ -180,6 +181,11 @@ class Benchmark:
         return sum(alike) / len(alike) if alike else self.suite.rated_s(run)
 
     # -- programs --------------------------------------------------------------------------------------------
+
+    def _held(self) -> AbstractContextManager[int]:
+        told = f"{self.out}: another `collm bench` is at work there, or a run that one left behind"
+        self.out.mkdir(parents=True, exist_ok=True)
+        return held(self.out, told, by=".lock")
 
     def _job(self, place: Place, count: Callable[[Place, float], Any]) -> Job:
         def finish(code: int, seconds: float) -> None:
@@ -216,6 +222,8 @@ class Benchmark:
         stored = place.stored()
         wall_s, commits = stored["wall_s"] + seconds, stored["commits"]
         error = "" if code == 0 else last_words(place.folder / "stderr.txt", code)
+        if not error and (change := place.change()):
+            error = f"what its settings name changed while the benchmark ran: {change}"
         if not error:
             try:
                 records = [asdict(record) for record in read_run(place)]
@@ -365,39 +373,29 @@ class Benchmark:
             self.said(NO_PARQUET)
 
 
-@contextmanager
-def held(lock: Path) -> Iterator[int]:
-    """Hold a folder by a file in it. Programs inherit the lock, so one that was left behind holds it to its end.
-
-    Raises:
-        InputError: when another holds it.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{lock.parent}: another `collm bench` is at work there, or a run that one left behind"
-            ) from None
-        yield file.fileno()
-
-
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def commit() -> str:
-    """The commit that this package lies in, `+` where files differ from it; empty outside a checkout."""
+def commit(packages: Sequence[Path] = PACKAGES) -> str:
+    """The commit that the packages are of, `+` where files of theirs differ from it; empty outside a checkout.
+
+    A repository that does not track them, such as that of a user who installed them within it, is not theirs.
+    """
+    heads = [_head(package) for package in packages]
+    return max(heads, key=len) if len({head.rstrip("+") for head in heads}) == 1 else ""
+
+
+def _head(package: Path) -> str:
+    """The commit of a package's folder, `+` where files differ; empty where git does not track it."""
 
     def git(*words: str) -> str:
-        home = Path(__file__).resolve().parent
         try:
-            done = subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, check=True)
+            done = subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return ""
         return done.stdout.strip()
 
-    head = git("rev-parse", "HEAD")
+    head = git("rev-parse", "HEAD") if git("ls-files", "__init__.py") else ""
     return head + "+" * bool(head and git("status", "--porcelain", "--untracked-files=no", "."))

@@ -18,6 +18,7 @@ from collm_agents.algorithms import AlgorithmSpec, build_estimator, find_algorit
 from collm_agents.branching import resolve_branching, tree_size
 from collm_agents.budget import Budget, read_budget
 from collm_agents.callbacks import Callback, Callbacks, RunState, from_settings
+from collm_agents.claim import check_folder, claimed, held_run
 from collm_agents.clock import Clock
 from collm_agents.collect import Collector
 from collm_agents.combinations import check_training
@@ -32,7 +33,7 @@ from collm_agents.models.loading import pick_device
 from collm_agents.overrides import save_config
 from collm_agents.plan import Plan
 from collm_agents.recipe import Recipe
-from collm_agents.results import Evaluations, choose_folder, stored_config, versions, write_result
+from collm_agents.results import Evaluations, stored_config, versions, write_result
 from collm_agents.sides import Ask
 from collm_agents.sites import check_sites
 from collm_agents.team import AgentTeam
@@ -233,14 +234,14 @@ class Experiment:
         Args:
             callbacks: called along the run, beside those that the settings ask for.
         """
-        run_dir = choose_folder(self.config, self.algorithm.name)
+        check_folder(self.config)
         held_out = self.eval_env()
         for source in (self.env.tasks, held_out.tasks):
             for _ in source:  # every row is checked here, so that a bad one stops nothing that has begun
                 pass
         steady_heap()
         self.meter = MemoryMeter(self.device)
-        with runner.built(self) as made:
+        with runner.built(self) as made, claimed(self.config, self.algorithm.name) as run_dir:
             return self._train(run_dir, made, held_out, callbacks)
 
     @classmethod
@@ -256,12 +257,13 @@ class Experiment:
         """
         run_dir = Path(run_dir)
         experiment = cls(stored_config(run_dir, overrides))
-        folder = checkpoint.newest_whole(run_dir)
-        steady_heap()
-        experiment.meter = MemoryMeter(experiment.device)
-        held_out = experiment.eval_env()
-        with runner.built(experiment, stored=True) as made:
-            return experiment._train(run_dir, made, held_out, callbacks, folder)
+        with held_run(run_dir):
+            folder = checkpoint.newest_whole(run_dir)
+            steady_heap()
+            experiment.meter = MemoryMeter(experiment.device)
+            held_out = experiment.eval_env()
+            with runner.built(experiment, stored=True) as made:
+                return experiment._train(run_dir, made, held_out, callbacks, folder)
 
     def _train(
         self,

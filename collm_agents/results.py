@@ -1,10 +1,9 @@
-"""A run's folder: where it lies, the config it was started with, its evaluations, and what they were made with."""
+"""What a run's folder holds: the config it was started with, its evaluations, and what they were made with."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from collm_agents.evaluate import Report, evaluate_scripted
 from collm_agents.overrides import load_config
 from collm_agents.whole_file import write_whole
 from collm_envs.env import CollabEnv
-from collm_envs.errors import InputError, SettingError
+from collm_envs.errors import InputError
 from collm_envs.task import Task
 
 if TYPE_CHECKING:
@@ -25,15 +24,10 @@ EPISODES = "episodes.jsonl"
 
 
 class Evaluations:
-    """The evaluations of a run, in a file of its folder, which is made; `episodes.jsonl` has the last one's."""
+    """The evaluations of a run, in a file of its folder; `episodes.jsonl` there has the last one's."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            told = f"run.out={str(file.parent)!r}: cannot be made ({error.strerror}); name another folder"
-            raise SettingError(told) from None
         try:
             self._kept: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else []
         except ValueError as error:
@@ -134,31 +128,6 @@ def versions(device: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return {**found, "python": platform.python_version(), "machine": platform.machine(), "device": device}
-
-
-def choose_folder(config: Config, algorithm: str) -> Path:
-    """Where a new run goes: `run.out`, or the first free name under `runs`.
-
-    Raises:
-        SettingError: when `run.out` holds something already.
-    """
-    if config.run.out:
-        folder = Path(config.run.out).expanduser()
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SettingError(
-                f"run.out={str(folder)!r} is not an empty folder; to go on with it use --resume"
-            )
-        above = next(place for place in folder.absolute().parents if place.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            wrong = "cannot be written in" if above.is_dir() else "is a file"
-            raise SettingError(f"run.out={str(folder)!r}: {above} {wrong}; name another folder")
-        return folder
-    name = config.env_id.replace("/", "-").replace(":", "-")
-    base = f"{name}-{algorithm}-s{config.run.seed}"
-    number = 1
-    while (folder := Path("runs") / (base if number == 1 else f"{base}-{number}")).exists():
-        number += 1
-    return folder
 
 
 def stored_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:

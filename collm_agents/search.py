@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from collm_agents.bench_run import Place
-from collm_agents.benchmark import Benchmark, held
+from collm_agents.benchmark import Benchmark
+from collm_agents.claim import held
 from collm_agents.pool import OnRay
 from collm_agents.records import Record
 from collm_agents.search_file import Range, Search, word
@@ -134,7 +135,8 @@ class Searcher:
             InputError: without Optuna, or when another call is at work in the folder.
         """
         _optuna()
-        with held(self.out / ".search.lock"):
+        self.out.mkdir(parents=True, exist_ok=True)
+        with held(self.out, f"{self.out}: another `collm search` is at work there", by=".search.lock"):
             self.trials = self._stored()
             for number in range(1, self.search.trials + 1):
                 drawn = {trial.algorithm for trial in self.trials if trial.number == number}

@@ -27,7 +27,7 @@ def build_search(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="SUITE|key=value",
         help="a TOML file with a suite and its table [search]; behind it a budget, points, tasks, reward, "
-        "num_turns and settings of all runs, as for `collm bench`",
+        "num_turns, model and settings of all runs, as for `collm bench`",
     )
     parser.add_argument("--trials", type=int, metavar="N", help="of every algorithm (default: the file's)")
     parser.add_argument("--out", metavar="FOLDER", help="where it goes, and goes on (default search/NAME)")

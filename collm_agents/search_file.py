@@ -13,15 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from collm_agents.overrides import ALIASES
 from collm_agents.suite import Contender, Suite
 from collm_agents.suite_file import (
+    CROSSED,
     Table,
+    check_crossed,
     check_settings,
     find_table,
     positive,
     read_seeds,
     read_suite,
+    same_key,
     suite_table,
     with_words,
 )
@@ -225,6 +227,7 @@ def _range(table: Table, key: str) -> Range:
 def _check(search: Search, own: Table) -> None:
     """Raise for seeds that are used twice, settings that are both fixed and drawn, and values no run could have."""
     suite = search.suite
+    check_crossed(dataclasses.replace(suite, settings=(*suite.settings, *search.settings)))
     if both := sorted(set(search.seeds) & set(suite.seeds)):
         raise InputError(
             f"{own.at('seeds')}: {', '.join(map(str, both))} are the suite's seeds too; what is chosen on a seed "
@@ -247,8 +250,8 @@ def _fixed(search: Search, contender: Contender, key: str) -> str:
     """The setting of the suite that says what is drawn; empty where none does."""
     arenas = [setting for arena in search.suite.environments for setting in arena.settings]
     for setting in (*search.suite.settings, *search.settings, *contender.settings, *arenas):
-        name = setting.partition("=")[0]
-        full = ALIASES.get(name, name)
-        if key == full or ("." not in full and key.endswith(f".{full}")):
+        if same_key(setting, key):
             return setting
+    if CROSSED.get(key) == "models" and search.suite.models:
+        return f"models = {list(search.suite.models)!r}"
     return ""

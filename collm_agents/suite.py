@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collm_agents.config import RunConfig
+from collm_agents.config import Config, RunConfig
+from collm_agents.meaning import Meaning, meaning_of
 from collm_agents.models.places import resolve
 from collm_agents.overrides import load_config
 from collm_envs import spec
@@ -80,6 +81,7 @@ class Run:
         settings: `section.key=value` of `collm train`, in order; `warmstart:SEED[:SIZE]` stands for a folder.
         preset: name, or empty.
         greedy: for each evaluation whether it is greedy; one record comes of each.
+        meaning: what preset and settings come to, the same for all seeds.
     """
 
     environment: str
@@ -89,6 +91,7 @@ class Run:
     settings: tuple[str, ...]
     preset: str = ""
     greedy: tuple[bool, ...] = (False,)
+    meaning: Meaning = field(default=Meaning(), compare=False)
 
     @property
     def key(self) -> str:
@@ -185,7 +188,8 @@ class Suite:
         for arena, contender, model, reward, turns in places:
             settings = self._settings(arena, contender, model, reward, turns)
             preset = arena.presets.get(contender.label, "")
-            task = self._label(arena, contender, model, settings, preset)
+            config, meaning = self._resolved(arena, contender, settings, preset)
+            task = self._label(arena, model, config)
             for seed in self.seeds:
                 yield Run(
                     arena.env,
@@ -195,6 +199,7 @@ class Suite:
                     (*settings, f"run.seed={seed}"),
                     preset,
                     self.greedy,
+                    meaning,
                 )
 
     def _settings(
@@ -223,10 +228,9 @@ class Suite:
             f"eval.final_episodes={last}",
         )
 
-    def _label(
-        self, arena: Arena, contender: Contender, model: str, settings: Sequence[str], preset: str
-    ) -> str:
-        """Reward and horizon as they will be, and what else tells forms of one environment apart."""
+    def _resolved(
+        self, arena: Arena, contender: Contender, settings: Sequence[str], preset: str
+    ) -> tuple[Config, Meaning]:
         try:
             config = load_config(arena.env, presets=[preset] if preset else [], overrides=settings)
             for named in (
@@ -236,11 +240,14 @@ class Suite:
             ):
                 if named.startswith((".", "/", "~")):  # a folder, and none that the benchmark makes
                     resolve(named)
-            given = config.env_kwargs
+            return config, meaning_of(config)
         except InputError as error:
             told = str(error).removeprefix("command line: ")
             raise InputError(f"{self.source}: {arena.env} with {contender.label}: {told}") from error
-        known = spec(arena.env)
+
+    def _label(self, arena: Arena, model: str, config: Config) -> str:
+        """Reward and horizon as they will be, and what else tells forms of one environment apart."""
+        given, known = config.env_kwargs, spec(arena.env)
         form = {
             name: given.get(name, known.kwargs.get(name, known.settings()[name].default))
             for name in ("reward", "num_turns")

@@ -7,11 +7,14 @@ a suite means stands in `suite`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from collm_agents.config import Config
 from collm_agents.layers import read_toml
 from collm_agents.overrides import ALIASES, parse_value
 from collm_agents.records import AXES
@@ -21,6 +24,7 @@ from collm_envs.errors import InputError, suggest
 from collm_envs.reward import SCHEDULES
 
 MOST_SEEDS = 10_000
+MOST_NAME = 60  # letters of what a suite of the command line compares, in its name
 SUITES = Path(__file__).parent / "suites"
 # Said by the suite itself, or by the place a run has in it.
 _OWN = (
@@ -35,6 +39,9 @@ _OWN = (
     *("eval.points", "eval.every", "eval.tasks", "eval.final_tasks", "eval.final_episodes", "eval.greedy"),
     *("eval.greedy_too", "eval.samples"),
 )
+# Settings that a suite crosses under a key of its own, by that key.
+CROSSED = {"env.reward": "reward", "env.num_turns": "num_turns", "team.model": "models"}
+_SECTIONS = {field.name for field in dataclasses.fields(Config)} - {"algorithm"}
 _TYPES: dict[type, str] = {
     **{int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 }
@@ -158,6 +165,7 @@ def read_suite(table: Mapping[str, Any], source: str, name: str = "") -> Suite:
         part.done()
     if not contenders or not arenas:
         raise InputError(f"{source}: needs [algorithms.LABEL] and [[environments]], at least one of each")
+    check_crossed(suite)
     return suite
 
 
@@ -208,13 +216,24 @@ def suite_of_words(algorithms: str, envs: str, name: str = "command-line") -> Su
     return Suite(name, tuple(contenders), tuple(Arena(env) for env in _split(envs)))
 
 
+def name_of_words(suite: Suite) -> str:
+    """A name for a suite of the command line: what it compares, and a hash of all that it says but its seeds."""
+    arenas = sorted(suite.environments, key=lambda arena: arena.env)
+    table = suite_table(dataclasses.replace(suite, name="", seeds=(), environments=tuple(arenas)))
+    told = [*sorted(own.label for own in suite.algorithms), *(arena.env for arena in arenas)]
+    words = re.sub(r"[^A-Za-z0-9]+", "-", " ".join(told)).strip("-")[:MOST_NAME]
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+    return f"{words}-{digest[:8]}"
+
+
 def with_words(suite: Suite, words: Sequence[str], seeds: str = "") -> Suite:
     """A suite with settings of the command line on top.
 
     Args:
         suite: as it was read.
-        words: `key=value`: a budget (`joint_samples`, `tokens`, `wall_s`), `points`, `tasks`, `greedy`; `reward`
-            and `num_turns`, several joined by commas; all else is a setting of all runs.
+        words: `key=value`: a budget (`joint_samples`, `tokens`, `wall_s`), `points`, `tasks`, `greedy`; `reward`,
+            `num_turns` and `model`, several joined by commas; all else is a setting of all runs, before which those
+            of the suite give way.
         seeds: a count, or seeds joined by commas (`7,` is one seed).
     """
     place = "command line"
@@ -236,20 +255,51 @@ def with_words(suite: Suite, words: Sequence[str], seeds: str = "") -> Suite:
         elif key == "greedy":
             both = [parse_value(part) for part in _split(text)]
             changes[key] = _greedy(Table({key: both}, place).many(key, bool), place)
-        elif key == "reward":
-            crossed[key] = _rewards(_split(text), place)
-        elif key == "num_turns":
-            turns = [parse_value(part) for part in _split(text)]
-            crossed[key] = tuple(
-                positive(t, f"{place}: {key}") for t in Table({key: turns}, place).many(key, int)
-            )
+        elif (name := CROSSED.get(full_key(key))) is not None:
+            (changes if name == "models" else crossed)[name] = _list_of_words(name, text, place)
         else:
             settings += check_settings([word], place)
     if seeds:
         numbers = [parse_value(part) for part in _split(seeds)]
         changes["seeds"] = read_seeds(numbers if "," in seeds or not numbers else numbers[0], place)
-    arenas = tuple(dataclasses.replace(arena, **crossed) for arena in suite.environments)
-    return dataclasses.replace(suite, settings=(*suite.settings, *settings), environments=arenas, **changes)
+    _check_labels(suite, words, place)
+
+    def left(own: Sequence[str]) -> tuple[str, ...]:
+        """Settings that are not crossed in their place now."""
+        return tuple(word for word in own if CROSSED.get(full_key(word)) not in {**changes, **crossed})
+
+    return dataclasses.replace(
+        suite,
+        settings=left(suite.settings),
+        algorithms=tuple(
+            # Last among what can be set: whatever the suite, an environment or an algorithm says, these win.
+            dataclasses.replace(own, settings=(*left(own.settings), *settings))
+            for own in suite.algorithms
+        ),
+        environments=tuple(
+            dataclasses.replace(own, settings=left(own.settings), **crossed) for own in suite.environments
+        ),
+        **changes,
+    )
+
+
+def _list_of_words(name: str, text: str, place: str) -> tuple[Any, ...]:
+    """What is crossed, from the command line."""
+    parts = [(parse_value(part), part) for part in _split(text)]
+    if name == "num_turns":
+        turns = Table({name: [value for value, _ in parts]}, place).many(name, int)
+        return tuple(positive(own, f"{place}: {name}") for own in turns)
+    plain = [value if isinstance(value, str) else part for value, part in parts]
+    return _rewards(plain, place) if name == "reward" else _models(plain, place)
+
+
+def _check_labels(suite: Suite, words: Sequence[str], place: str) -> None:
+    """Raise where a word would undo what an algorithm's label says of it (`mc+rollout.samples=2`)."""
+    for contender in suite.algorithms:
+        for own in contender.settings:
+            for word in words:
+                if f"+{own}" in contender.label and same_key(word, own):
+                    raise InputError(f"{place}: {word} would undo what {contender.label} says; say it once")
 
 
 def _contender(label: str, table: Table) -> Contender:
@@ -330,16 +380,41 @@ def _rewards(values: Sequence[str], place: str) -> tuple[str, ...]:
     return tuple(values)
 
 
+def full_key(word: str) -> str:
+    """The key of a setting as written, a short name in full where it is one of the documented ones."""
+    key = ".".join(part.strip() for part in word.partition("=")[0].split("."))
+    return ALIASES.get(key, key)
+
+
+def same_key(one: str, other: str) -> bool:
+    """Whether two settings set the same; a key may leave its section out (`lr`)."""
+    keys = sorted((full_key(one), full_key(other)), key=len)
+    return keys[0] == keys[1] or keys[1].endswith(f".{keys[0]}")
+
+
 def check_settings(words: Sequence[str], place: str) -> tuple[str, ...]:
     """Settings of runs, unless they say what the suite says."""
     for word in words:
-        key, sign, _ = word.partition("=")
-        if not sign:
+        full, key = full_key(word), word.partition("=")[0]
+        if "=" not in word:
             raise InputError(f"{place}: {word!r} is not key=value")
-        full = ALIASES.get(key, key)
-        if full in _OWN or any(key == own.partition(".")[2] for own in _OWN if own.startswith("eval.")):
+        if full in _SECTIONS:
+            raise InputError(f"{place}: {word!r} sets several; write {full}.key=value for each")
+        if full in _OWN or any(full == own.partition(".")[2] for own in _OWN if own.startswith("eval.")):
             raise InputError(f"{place}: {key} is the suite's own to say, under a key of its own")
     return tuple(words)
+
+
+def check_crossed(suite: Suite) -> None:
+    """Raise for a setting that no run would have, since the suite crosses the same under a key of its own."""
+    for arena in suite.environments:
+        lists = {"reward": arena.reward, "num_turns": arena.num_turns, "models": suite.models}
+        own = [setting for contender in suite.algorithms for setting in contender.settings]
+        for word in (*suite.settings, *arena.settings, *own):
+            name = CROSSED.get(full_key(word), "")
+            if values := lists.get(name):
+                told = f"{name} = {list(values)!r}"
+                raise InputError(f"{suite.source}: {word} is lost beside {told} of {arena.env}; say it once")
 
 
 def _known_algorithm(name: str, place: str) -> str:

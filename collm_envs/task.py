@@ -291,15 +291,33 @@ def _hub_rows(target: str, split: str) -> Sequence[Row]:
         raise DataError(f"hub:{target}, split {split!r}: {type(error).__name__}: {error}") from error
 
 
+def source_files(source: str) -> list[Path]:
+    """Files that a source reads, there or not; none for built-in rows and hub data sets.
+
+    Raises:
+        SettingError: for a source of several files that names none for a split.
+    """
+    if source in ("builtin", "hub") or source.startswith("hub:"):
+        return []
+    return [Path(path).expanduser() for path in _files_by_split(source).values() or [source]]
+
+
+def _files_by_split(source: str) -> dict[str, str]:
+    """Split -> file, where a source names several; empty where it is one file."""
+    if "=" not in source or Path(source).expanduser().is_file():
+        return {}
+    items = [item.partition("=") for item in source.split(",")]
+    if any(not (key and path) for key, _, path in items):
+        raise SettingError(f"source {source!r} does not read split=file,split=file")
+    files = {key.strip(): path.strip() for key, _, path in items}
+    if len(files) < len(items):
+        raise SettingError(f"source {source!r} names a split twice")
+    return files
+
+
 def _file_rows(source: str, split: str) -> tuple[Sequence[Row], str, range]:
     """Rows of a file, its name, and which of the rows belong to the split."""
-    if "=" in source and not Path(source).expanduser().is_file():
-        items = [item.partition("=") for item in source.split(",")]
-        if any(not (key and path) for key, _, path in items):
-            raise SettingError(f"source {source!r} does not read split=file,split=file")
-        files = {key.strip(): path.strip() for key, _, path in items}
-        if len(files) < len(items):
-            raise SettingError(f"source {source!r} names a split twice")
+    if files := _files_by_split(source):
         if split not in files:
             raise SettingError(
                 f"source {source!r} names no file for the split {split!r}{suggest(split, files)}"

@@ -5,21 +5,23 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 
 from collm_agents import bench_command, cli
 from collm_agents.bench_run import last_words
-from collm_agents.benchmark import Benchmark, Stopped
+from collm_agents.benchmark import Benchmark, Stopped, commit
 from collm_agents.records import Record, Results, read_results
-from collm_agents.suite_file import suite_of_words, with_words
+from collm_agents.suite_file import find_suite, suite_of_words, with_words
 from collm_envs.errors import CollmError, InputError
 
 FAKE = textwrap.dedent(
@@ -71,6 +73,7 @@ FAKE = textwrap.dedent(
     """
 )
 KEY = "debug-echo-v0_dense-h1_mc_s{}"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 class Bench:
@@ -271,6 +274,43 @@ def test_other_settings_are_refused_or_done_again_never_mixed(bench):
     assert not (bench.control / "calls").exists()
 
 
+def test_settings_that_come_to_the_same_are_the_same(bench):
+    words = "learner.lr=0.1", "critic_lr=0.2"
+    results = bench.make(*words).run()
+    file = bench.out / "runs" / KEY.format(0) / "run.json"
+    stored = json.loads(file.read_text("utf-8"))
+    for settings, message in (
+        (["learner.critic_lr=0.2", *(own for own in stored["settings"] if own != "critic_lr=0.2")], ""),
+        ([*stored["settings"], "lr=0.3"], r"lr=0\.3 then, none now"),
+        (["no.such=1", *stored["settings"]], r"no\.such=1 then, none now"),
+        (3, r"run\.json: not the file of a run"),
+    ):
+        file.write_text(json.dumps({**stored, "settings": settings}), "utf-8")
+        if message:
+            with pytest.raises(InputError, match=message):
+                bench.make(*words).missing()
+        else:
+            assert not bench.make(*words).missing()
+    twice = ["lr=0.1", "learner.lr=0.3"]
+    file.write_text(json.dumps({**stored, "settings": [*twice, *stored["settings"]]}), "utf-8")
+    assert not bench.make(*words).missing()  # what is said twice is what was said last
+    again = [dataclasses.replace(own, settings=(*twice, *own.settings)) for own in results.records]
+    elsewhere = dataclasses.replace(results, records=tuple(again))
+    bench.out = bench.out.with_name("elsewhere")
+    assert bench.make(*words).adopt(elsewhere) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["mini-ablations", "mini-core", "mini-search", "mini-warmstarts", "mini-worlds"]
+)
+def test_results_of_earlier_releases_are_of_the_packaged_suites(name, tmp_path):
+    results = read_results(BENCHMARKS / f"{name}.json")
+    bench = Benchmark(find_suite(name), tmp_path / "out")
+    assert bench.adopt(results) == len(bench.places)
+    assert "nothing is left to do" in bench_command.plan(bench)
+    assert Benchmark(find_suite(name), tmp_path / "out").missing() == []
+
+
 def test_runs_of_several_states_of_the_code_are_named(bench, monkeypatch):
     monkeypatch.setattr("collm_agents.benchmark.commit", lambda: "one")
     assert bench.make(seeds="1").run().about["commit"] == "one"
@@ -279,6 +319,35 @@ def test_runs_of_several_states_of_the_code_are_named(bench, monkeypatch):
     assert bench.make(seeds="2").run().about["commit"] == "one, two"
     assert any("mixed: the runs are of 2 states of the code: one, two" in line for line in bench.said)
     assert bench.run_json(1)["commits"] == ["two"]
+
+
+def test_a_commit_is_named_by_the_repository_that_tracks_both_packages(tmp_path):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    own = [tmp_path / name for name in ("collm_agents", "collm_envs")]
+    installed = [tmp_path / ".venv" / package.name for package in own]
+    for package in (*own, *installed):
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "reward.py").write_text("")
+    assert commit(own) == ""
+    git("init")
+    git("add", *(package.name for package in own))
+    git("commit", "-m", "one")
+    head = git("rev-parse", "HEAD")
+    assert commit(own) == head
+    assert commit(installed) == commit([own[0], installed[1]]) == ""
+    (tmp_path / "elsewhere.py").write_text("")
+    assert commit(own) == head
+    for package in own:
+        (package / "reward.py").write_text("changed")
+        assert commit(own) == f"{head}+"
+        git("checkout", ".")
+    git("rm", "-q", "--cached", "-r", "collm_envs")
+    assert commit(own) == ""
 
 
 def test_runs_of_another_suite_are_left_out_and_named(bench):
@@ -384,6 +453,29 @@ def test_the_command_takes_a_suite_or_names():
     ):
         with pytest.raises(InputError, match=message):
             bench_command.chosen_suite(parsed(*words))
+
+
+def test_what_the_command_line_compares_has_a_folder_of_its_own():
+    def name(algorithms, envs, *words):
+        args = parsed("--algorithms", algorithms, "--envs", envs, *words)
+        return bench_command.chosen_suite(args).name
+
+    echo = name("mc", "debug/echo-v0")
+    assert re.fullmatch(r"mc-debug-echo-v0-[0-9a-f]{8}", echo)
+    others = [
+        name("mc", "debug/handshake-v0"),
+        name("mc,collm-cc", "debug/echo-v0"),
+        name("mc,mc+rollout.samples=2", "debug/echo-v0"),
+        *(name("mc", "debug/echo-v0", word) for word in ("num_turns=2", "lr=1e-3", "tokens=9", "points=2")),
+    ]
+    assert len({echo, *others}) == 1 + len(others)
+    assert name("mc", "debug/echo-v0", "--seeds", "9") == echo  # more seeds go on there
+    both = "debug/echo-v0,debug/handshake-v0"
+    assert name("mc,collm-cc", both) == name("collm-cc,mc", ",".join(reversed(both.split(","))))
+    assert len(name(",".join(f"mc+rollout.samples={n}" for n in range(2, 20)), both)) < 70
+    assert (
+        find_suite("smoke").name == bench_command.chosen_suite(parsed("smoke", "num_turns=2")).name == "smoke"
+    )
 
 
 def test_the_command_dry_runs_and_writes_nothing(tmp_path, monkeypatch, capsys):

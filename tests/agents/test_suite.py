@@ -4,9 +4,17 @@ import tomllib
 import pytest
 
 from collm_agents.models import warmstart
+from collm_agents.overrides import load_config
 from collm_agents.records import AXES
 from collm_agents.suite import WARMSTART_SIZES, parse_warmstart
-from collm_agents.suite_file import find_suite, list_suites, read_suite, suite_of_words, with_words
+from collm_agents.suite_file import (
+    find_suite,
+    list_suites,
+    read_suite,
+    suite_of_words,
+    suite_table,
+    with_words,
+)
 from collm_envs.errors import InputError
 
 WHOLE = """
@@ -244,12 +252,10 @@ def test_a_suite_of_words_is_one_of_a_file():
         ["joint_samples=8", "points=3", "tasks=5", "reward=dense,sparse", "num_turns=1,2", "learner.lr=0.1"],
         "2",
     )
-    text = (
-        'name = "command-line"\nseeds = 2\nsettings = ["learner.lr=0.1"]\n[evaluation]\npoints = 3\ntasks = 5\n'
-        + minimal(
-            algorithm="[algorithms.mc]\n[algorithms.collm-cc]",
-            env='env = "debug/echo-v0"\nreward = ["dense", "sparse"]\nnum_turns = [1, 2]',
-        )
+    text = 'name = "command-line"\nseeds = 2\n[evaluation]\npoints = 3\ntasks = 5\n' + minimal(
+        algorithm='[algorithms.mc]\nsettings = ["learner.lr=0.1"]\n'
+        '[algorithms.collm-cc]\nsettings = ["learner.lr=0.1"]',
+        env='env = "debug/echo-v0"\nreward = ["dense", "sparse"]\nnum_turns = [1, 2]',
     )
     assert dataclasses.replace(direct, source="mine.toml") == suite(text)
 
@@ -269,9 +275,83 @@ def test_words_win_over_the_file():
     assert "run.tokens=9" in with_words(with_own, ["tokens=9"]).runs()[0].settings
 
 
+def settings_of_all(name, *words):
+    """What the runs of a packaged suite are started with, with words behind it, as configs."""
+    runs = with_words(find_suite(name), words).runs()
+    return [load_config(run.environment, overrides=run.settings) for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "section", "field", "value"),
+    [
+        ("mini-search", "learner.lr=7e-4", "learner", "lr", 7e-4),
+        ("mini-search", "lr=7e-4", "learner", "lr", 7e-4),
+        ("mini-ablations", "critic_warmup=3", "learner", "critic_warmup", 3),
+        ("mini-warmstarts", "model=nope/none", "team", "model", "nope/none"),
+        ("mini-warmstarts", "team.model=warmstart:4", "team", "model", "warmstart:4"),
+        ("smoke", "run.threads=2", "run", "threads", 2),
+        ("mini-worlds", "kv_budget=7", "team", "kv_budget", 7),
+    ],
+)
+def test_words_reach_every_run_whatever_the_suite_says(name, word, section, field, value):
+    assert {getattr(getattr(config, section), field) for config in settings_of_all(name, word)} == {value}
+
+
+@pytest.mark.parametrize("word", ["num_turns=1", "env.num_turns=1", "env . num_turns=1"])
+def test_what_is_crossed_is_said_by_any_of_its_names(word):
+    runs = with_words(find_suite("mini-core"), [word, "env.reward=final,dense"], "1").runs()
+    assert {run.task for run in runs} == {"final-h1", "dense-h1"}
+    assert {config.env["num_turns"] for config in settings_of_all("mini-core", word)} == {1}
+    own = suite(minimal(env='env = "debug/handshake-v0"\nsettings = ["num_turns=3", "reward=final"]'))
+    (run, *_) = with_words(own, [word]).runs()
+    assert run.task == "final-h1"
+    assert [own for own in run.settings if "num_turns" in own] == ["env.num_turns=1"]
+
+
+def test_models_of_the_command_line_are_crossed():
+    found = with_words(
+        suite('settings = ["model=builtin"]\n' + minimal()), ["model=builtin,warmstart:7"], "1"
+    )
+    assert [(run.task, run.model) for run in found.runs()] == [
+        ("dense-h1-builtin", "builtin"),
+        ("dense-h1-warmstart:7", "warmstart:7"),
+    ]
+    assert read_suite(suite_table(found), "again") == dataclasses.replace(found, source="again")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('settings = ["model=builtin"]\nmodels = ["warmstart:1"]\n' + minimal(),
+         "mine.toml: model=builtin is lost beside models = ['warmstart:1'] of debug/echo-v0; say it once"),
+        (minimal(env='env = "debug/echo-v0"\nnum_turns = 1\nsettings = ["num_turns=2"]'),
+         "mine.toml: num_turns=2 is lost beside num_turns = [1] of debug/echo-v0; say it once"),
+        (minimal(env='env = "debug/echo-v0"\nreward = "dense"',
+                 algorithm='[algorithms.mc]\nsettings = ["env.reward=final"]'),
+         "mine.toml: env.reward=final is lost beside reward = ['dense'] of debug/echo-v0; say it once"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_no_run_would_have_is_refused(text, message):
+    with pytest.raises(InputError) as caught:
+        suite(text)
+    assert str(caught.value) == message
+
+
+def test_words_do_not_undo_what_a_label_says():
+    direct = suite_of_words("mc,mc+learner.lr=1e-3", "debug/echo-v0")
+    message = r"command line: lr=2e-3 would undo what mc\+learner.lr=1e-3 says; say it once"
+    with pytest.raises(InputError, match=message):
+        with_words(direct, ["lr=2e-3"])
+    assert len(with_words(direct, ["critic_lr=2e-3"], "1").runs()) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "seeds", "message"),
     [
+        (["env={num_turns=1}"], "", "sets several; write env.key=value for each"),
+        (["run={seed=3}"], "", "sets several; write run.key=value for each"),
+        (["run . seed=1"], "", "is the suite's own"),
+        (["model=warmstart:x"], "", "'warmstart:x' is not warmstart:SEED"),
         (["lr"], "", "'lr' is not key=value"),
         (["seed=1"], "", "seed is the suite's own"),
         (["tokens=1", "wall_s=1"], "", "give one budget"),

@@ -23,7 +23,7 @@ from collm_agents.remote_eval import parse_players
 from collm_agents.report import escaped
 from collm_agents.suite_file import read_suite, suite_of_words, suite_table, with_words
 from collm_envs import make
-from collm_envs.coding import extract
+from collm_envs.coding import assemble, extract
 from collm_envs.env import CollabEnv
 from collm_envs.errors import CollmError, DataError
 from collm_envs.games.blocks import Allowance, Box, CellGrammar, Kill, LineGrammar, parse
@@ -74,6 +74,13 @@ def code(text: str) -> None:
     for methods in (False, True):
         reply = extract.read(text, ("solve", "aux"), methods=methods)
         assert all(hasattr(statement, "lineno") for statement in reply.statements)
+    payload = {
+        "replies": [{"text": text, "functions": [name]} for name in ("aux", "solve")],
+        **{"entry": "solve", "imports": [], "given": []},
+    }
+    program, facts = assemble.function(payload)
+    assert "fault" not in facts
+    assert program is None or isinstance(program, str)
     cleaned = extract.clean(text)
     assert "\r" not in cleaned
 

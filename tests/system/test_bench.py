@@ -164,7 +164,8 @@ def test_a_failed_run_is_told_and_the_rest_goes_on(tmp_path):
     assert done.returncode == 1
     assert "1 done, 1 failed" in done.stdout
     assert "rollout.branching" in done.stdout.partition("failed: debug")[2]
-    about = json.loads((tmp_path / "bench" / "command-line" / "results-about.json").read_text("utf-8"))
+    (place,) = (tmp_path / "bench").iterdir()
+    about = json.loads((place / "results-about.json").read_text("utf-8"))
     assert [run["algorithm"] for run in about["runs"] if run["error"]] == ["mc+rollout.branching=[2,2,2]"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 import time
 
 import pytest
@@ -254,6 +255,14 @@ def test_one_idle_line_makes_no_call(line):
 def test_long_programs_are_read_soon(body):
     start = time.perf_counter()
     assert found(body) == {"aux": "used"}
+    assert time.perf_counter() - start < 2
+
+
+def test_a_shuffled_chain_of_names_takes_no_longer_and_hides_what_it_hides():
+    lines = [f"a{i + 1} = a{i}\n" for i in range(1500)]
+    random.Random(0).shuffle(lines)
+    start = time.perf_counter()
+    assert found("a0 = aux(x)\n" + "".join(lines) + "return a1500") == {"aux": "thrown"}
     assert time.perf_counter() - start < 2
 
 
