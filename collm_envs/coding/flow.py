@@ -18,8 +18,8 @@ from collm_envs.coding.usage import bound_names, inner_nodes, is_empty, live, ow
 # What is wanted of a value: that it is looked at, called, called with the result dropped, or given back as it is.
 READ, CALLED, VAIN, HANDED = 1, 2, 4, 8
 ANY = READ | CALLED
-# Most passes over a program. Written code takes two to five; a long chain of names in a shuffled order takes hundreds,
-# and what it hides is not found.
+# Most passes over a program. Written code takes two to five; a long chain of names in a shuffled order takes
+# hundreds, and what it hides is not found.
 PASSES = 16
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -76,7 +76,7 @@ def code(text: str) -> None:
         assert all(hasattr(statement, "lineno") for statement in reply.statements)
     payload = {
         "replies": [{"text": text, "functions": [name]} for name in ("aux", "solve")],
-        **{"entry": "solve", "imports": [], "given": []},
+        **{"entry": "solve", "imports": "", "given": ""},
     }
     program, facts = assemble.function(payload)
     assert "fault" not in facts
