@@ -26,7 +26,13 @@ OPTIONS = {
     "a frozen teammate": ("collm-cc", ("team.agents.agent_1.trainable=false",)),
     "crossed, held to base and entropy": (
         "mc",
-        ("joint_mode=cross", "branching=paths", "learner.kl_coef=0.05", "learner.entropy_coef=0.01"),
+        (
+            "joint_mode=cross",
+            "branching=paths",
+            "minibatches=1",
+            "learner.kl_coef=0.05",
+            "learner.entropy_coef=0.01",
+        ),
     ),
 }
 
