@@ -14,7 +14,7 @@ from collm_envs.errors import SettingError
 
 
 def check_training(
-    config: Config, algorithm: AlgorithmSpec, learners: Sequence[str], most_updates: float, trees: int
+    config: Config, algorithm: AlgorithmSpec, learners: Sequence[str], most_updates: float
 ) -> None:
     """Raise where there is nothing to train, or what was asked for could not be had.
 
@@ -23,7 +23,6 @@ def check_training(
         algorithm: the chosen one.
         learners: agents that learn.
         most_updates: updates of the run if every episode ended at its first turn; infinite where nobody knows.
-        trees: tasks of an update.
 
     Raises:
         SettingError: with the reason.
@@ -31,11 +30,6 @@ def check_training(
     if not learners:
         raise SettingError("nobody learns: every agent is scripted or has trainable=false")
     _check_rates(config, most_updates)
-    if config.learner.minibatches > trees:
-        raise SettingError(
-            f"learner.minibatches={config.learner.minibatches}: an update is split by whole trees and has {trees}; "
-            "set fewer, or a larger rollout.buffer"
-        )
     _check_ratios(config)
     if algorithm.view is not None:
         _check_critic(config, most_updates)

@@ -226,7 +226,9 @@ class LearnerConfig(Section):
     lr_warmup: int = setting(0, "first updates, over which learning rates rise from 0", low=0)
     update_epochs: int = setting(2, "passes over a buffer", low=1)
     critic_epochs: int = setting(2, "passes of the critic over a buffer", low=1)
-    minibatches: int = setting(1, "parts a buffer is split into, one optimizer step each", low=1)
+    minibatches: int = setting(
+        1, "parts a buffer is split into by whole trees, one optimizer step each", low=1
+    )
     ratio: str = setting(
         "token",
         "importance ratio to the policy that sampled: none, sequence (the paper), token",

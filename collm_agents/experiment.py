@@ -145,7 +145,7 @@ class Experiment:
         cross = self.config.rollout.joint_mode == "cross"
         least = tree_size(self.branching[:1], needs.greedy, count if cross else 1)
         updates = self.budget.updates(least, self.tasks_per_update)
-        check_training(self.config, self.algorithm, self.learners, updates, self.tasks_per_update)
+        check_training(self.config, self.algorithm, self.learners, updates)
         check_sites(self.config, self.recipe)
         runner.check_runner(self.config)
 
@@ -210,7 +210,7 @@ class Experiment:
         self.check_training()
         samples = self.expected_samples()
         per_update = self.tasks_per_update * self.tree_size
-        updates = math.ceil(samples / per_update)
+        updates, learner = math.ceil(samples / per_update), self.config.learner
         return Plan(
             env=self.config.env_id,
             algorithm=self.variant,
@@ -222,7 +222,7 @@ class Experiment:
             budget="" if samples else str(self.budget),
             updates=updates,
             samples_per_update=per_update,
-            optimizer_steps=updates * self.config.learner.update_epochs * self.config.learner.minibatches,
+            optimizer_steps=updates * learner.update_epochs * min(learner.minibatches, self.tasks_per_update),
             memory=rehearse(self),
         )
 

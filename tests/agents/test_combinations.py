@@ -36,10 +36,6 @@ REFUSED = [
     (("learner.value_clip=0.2", "learner.critic_epochs=1"), "from a critic's second pass on"),
     (("learner.ratio=none",), "right for one step after sampling, and learner.update_epochs is 2"),
     (("learner.ratio=none", "learner.update_epochs=1", "learner.minibatches=2"), "learner.minibatches is 2"),
-    (
-        ("learner.minibatches=3", "rollout.buffer=8", "rollout.samples=4"),
-        "by whole trees and has 2; set fewer",
-    ),
     ((DC, SHARE, "learner.critic_warmup=1", "rollout.buffer=8"), "a critic's steps change its agent"),
     ((APART, "placement.agents.agent_0.ranks=2", "placement.gpus=0.5"), "gpus=0.5 would let two share one"),
     ((APART, "placement.agents.agent_0.ranks=2", "team.cuda_graphs=true"), "leave team.cuda_graphs at auto"),

@@ -30,7 +30,7 @@ def test_samples_updates_and_steps_are_those_of_the_run():
         "rollout.buffer=20",
         "joint_samples=100",
         "learner.update_epochs=2",
-        "learner.minibatches=2",
+        "learner.minibatches=3",  # as there are but two trees, two
     )
     # A tree of 3 + 9 nodes; two of them fill a buffer of 20; 100 samples are five such buffers at least.
     assert found.samples_per_update == 24

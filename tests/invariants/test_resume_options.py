@@ -29,7 +29,6 @@ OPTIONS = {
         (
             "joint_mode=cross",
             "branching=paths",
-            "minibatches=1",
             "learner.kl_coef=0.05",
             "learner.entropy_coef=0.01",
         ),
